@@ -1,0 +1,218 @@
+"""What a broker driver promises. `umbel.testing.conformance` holds each sentence of it as a test.
+
+At every moment a message is in exactly one of: ready, delayed, claimed, parked, dead. Each method below moves messages
+between these places in one atomic step. All methods are synchronous, safe to call from several threads and after a
+fork, and bounded in time: a broker that does not answer raises `BrokerUnavailable`.
+"""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Sequence
+from dataclasses import dataclass
+from enum import IntEnum
+from typing import ClassVar
+
+from umbel.backend import Record, ResultBackend
+
+__all__ = [
+    "Broker",
+    "BrokerFeatures",
+    "DeadLetter",
+    "Delivery",
+    "Item",
+    "OwnerLost",
+    "QueueDepth",
+    "Recovered",
+    "Settlement",
+    "Verb",
+]
+
+
+class OwnerLost(Exception):  # noqa: N818 - an event of the protocol, not a fault of the caller
+    """The owner is not in the queue's table: its lease lapsed and its claims were given to others.
+
+    Its holder must stop what it runs, forget its claims and join again under a new epoch.
+    """
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class BrokerFeatures:
+    """What a driver can do, as data. Each flag answers the question in its comment."""
+
+    atomic_settle: bool = False  # Can results and follow-ups be part of the same step as the acknowledgement?
+    shared: bool = True  # Do other processes see the same messages?
+    priorities: bool = True  # Are messages with a smaller priority number delivered first?
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Item:
+    """One message to publish."""
+
+    raw: bytes  # the envelope, as `umbel.wire.message.encode` wrote it
+    queue: str
+    id: str  # the task id
+    priority: int = 0  # 0 is first
+    due: float | None = None  # seconds since the epoch; None: now
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Delivery:
+    """One message, claimed by one owner."""
+
+    queue: str
+    tag: str  # names the claim within (queue, owner)
+    owner: str
+    raw: bytes
+    fence: int  # grows with every claim of a queue; a larger one is newer
+    attempts: int = 0  # deliveries that had started and ended with the death of their process
+    suspect: bool = False  # came back from a dead node that left no testimony: claim it alone, mark its start
+
+
+class Verb(IntEnum):
+    """What becomes of a claimed message."""
+
+    ACK = 1  # done: forget it
+    RETRY = 2  # replace it by `replacement`, ready at `due` (None: now, at the tail of its queue)
+    GIVE_BACK = 3  # untouched, to the head of the queue; `attempts` and `suspect` are rewritten
+    BURY = 4  # to the dead letters, with `reason`
+    PARK = 5  # to the parked messages: no worker that asked knows this task; `reason` names it
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Settlement:
+    """What to do with one delivery, and what to write in the same step when the driver can (`atomic_settle`)."""
+
+    delivery: Delivery
+    verb: Verb
+    replacement: Item | None = None  # for RETRY
+    reason: str = ""  # for BURY and PARK
+    attempts: int = 0  # for GIVE_BACK
+    suspect: bool = False  # for GIVE_BACK
+    records: Sequence[Record] = ()
+    follow_ups: Sequence[Item] = ()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class QueueDepth:
+    """How many messages a queue holds; None where the engine cannot tell."""
+
+    ready: int | None
+    delayed: int | None
+    claimed: int | None
+    parked: int | None
+    dead: int | None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class DeadLetter:
+    """One buried or parked message."""
+
+    id: str  # the task id, or the key of the entry if the message cannot be read
+    raw: bytes
+    reason: str
+    at: float  # seconds since the epoch
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Recovered:
+    """What one bounded step of recovery did."""
+
+    deliveries: Sequence[Delivery]  # now claimed by the caller, who settles each
+    more: bool  # is there more to recover at once?
+
+
+class Broker(ABC):
+    """A place for messages. The driver retries by itself only what is safe to repeat, and within its deadline."""
+
+    features: ClassVar[BrokerFeatures] = BrokerFeatures()
+
+    @abstractmethod
+    def open(self) -> None:
+        """Check that the engine answers. Optional before other calls, which connect when they need to."""
+
+    @abstractmethod
+    def close(self) -> None:
+        """Close all connections. Safe twice, and after a fork, where it must not disturb the parent's connections."""
+
+    @abstractmethod
+    def publish(self, items: Sequence[Item]) -> None:
+        """Make all *items* durable, in order.
+
+        Raises:
+            BrokerUnavailable: nothing was stored, or, if `maybe_sent`, perhaps everything was.
+        """
+
+    @abstractmethod
+    def join(self, owner: str, queues: Sequence[str], *, lease: float) -> None:
+        """Enter *owner* into the table of each queue, with a lease of *lease* seconds by the broker's clock."""
+
+    @abstractmethod
+    def renew(self, owner: str, queues: Sequence[str], *, lease: float) -> bool:
+        """Extend the lease; an owner that lapsed but was not reaped is revived. False: reaped from some queue."""
+
+    @abstractmethod
+    def leave(self, owner: str, queues: Sequence[str]) -> None:
+        """Take *owner* out of the tables and give what it still claims back to the heads, unchanged."""
+
+    @abstractmethod
+    def fetch(
+        self, queue: str, limit: int, *, owner: str, seq: int, settle: Sequence[Settlement] = ()
+    ) -> list[Delivery]:
+        """Settle *settle* (of the same queue), promote what is due, and claim up to *limit* messages. Does not wait.
+
+        Idempotent by *seq*: it starts at 1, grows by one with every call of this owner on this queue that returned, and
+        a call repeated with the same number (its reply was lost) returns the same messages. With *limit* 0 it only settles.
+
+        Raises:
+            OwnerLost: nothing was claimed or settled.
+        """
+
+    @abstractmethod
+    def wait(self, owner: str, queues: Sequence[str], timeout: float) -> None:
+        """Return when one of *queues* may have a message for *owner*, or after *timeout* seconds (0.1 or less is kept)."""
+
+    @abstractmethod
+    def settle(self, settlements: Sequence[Settlement]) -> list[bool]:
+        """Carry out *settlements*. False for those whose claim is not held any more: they change nothing at all."""
+
+    @abstractmethod
+    def recover(self, queue: str, *, owner: str, limit: int) -> Recovered:
+        """Take up to *limit* claims of one owner whose lease has lapsed, and make them *owner*'s.
+
+        The dead owner leaves the table when its last claim was taken; from its first on, it is fenced. What was taken
+        carries the `attempts` and `suspect` it had. A start that was marked (see `mark_started`) adds one to `attempts`;
+        all others come as `suspect`.
+        """
+
+    @abstractmethod
+    def mark_started(self, delivery: Delivery) -> bool:
+        """Write beside the claim that it starts now, so that `recover` can count it. False: the claim is lost."""
+
+    @abstractmethod
+    def promote(self, queue: str, *, limit: int = 1000) -> float | None:
+        """Move what is due to ready; return when the next is due (seconds since the epoch), None if there is none."""
+
+    @abstractmethod
+    def depth(self, queues: Sequence[str]) -> dict[str, QueueDepth]:
+        """Count the messages of each queue."""
+
+    @abstractmethod
+    def purge(self, queue: str) -> int:
+        """Delete what is ready and delayed; return how many that were."""
+
+    @abstractmethod
+    def dead(self, queue: str, *, limit: int = 100) -> list[DeadLetter]:
+        """Return the newest dead letters."""
+
+    @abstractmethod
+    def parked(self, queue: str, *, limit: int = 100) -> list[DeadLetter]:
+        """Return the oldest parked messages."""
+
+    @abstractmethod
+    def unpark(self, queue: str, tasks: Sequence[str]) -> int:
+        """Put parked messages whose reason is one of *tasks* (task names) at the tail of ready; return how many."""
+
+    def settles_with(self, backend: ResultBackend) -> bool:  # noqa: ARG002
+        """Answer whether records for *backend* can ride in `Settlement.records`, in the same atomic step."""
+        return False
