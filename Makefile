@@ -1,0 +1,47 @@
+# Everything here works in a fresh clone: each target first makes the environment it needs.
+# Wants: make, and a Python >= 3.11 (scripts/bootstrap.sh finds it or says what to install).
+
+SHELL := /bin/sh
+PY := .venv/bin/python
+ARGS ?=
+
+.DEFAULT_GOAL := help
+.PHONY: help env demo dev test lint format types bench docs clean
+
+help: ## show this list
+	@echo "umbel: make <target>"
+	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  %-8s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+
+env: ## make or refresh the environment in .venv
+	@scripts/bootstrap.sh
+
+demo: env ## the main job, start to finish: a site, a worker, an e-mail (SQLite, nothing else needed)
+	@$(PY) scripts/demo.py
+
+dev: env ## the same site and worker, kept running until Ctrl-C (REDIS_URL=redis://... for Redis)
+	@$(PY) scripts/dev.py
+
+test: env ## the whole test suite; ARGS="tests/unit -x" for a part; INSTALL=1 may apt-get missing servers
+	@$(PY) scripts/test.py $(ARGS)
+
+lint: env ## ruff: rules and format
+	@.venv/bin/ruff check .
+	@.venv/bin/ruff format --check .
+
+format: env ## let ruff rewrite what it can
+	@.venv/bin/ruff check --fix .
+	@.venv/bin/ruff format .
+
+types: env ## mypy --strict
+	@.venv/bin/mypy
+
+bench: env ## the benchmarks; each prints JSON (ARGS="producer" for one)
+	@scripts/bench.sh $(ARGS)
+
+docs: env ## write docs/reference/settings.md from the table of settings
+	@$(PY) scripts/settings_reference.py
+
+clean: ## remove environments, caches and what the example wrote
+	rm -rf .venv .venv-django6 .cache .mypy_cache .ruff_cache .pytest_cache .coverage htmlcov build dist
+	rm -rf examples/mysite/*.sqlite3* examples/mysite/mail
+	find src tests examples scripts benchmarks -name __pycache__ -type d -prune -exec rm -rf {} +
