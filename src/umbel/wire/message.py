@@ -1,0 +1,356 @@
+"""The message of a task: Celery's protocol 2, inside the JSON envelope that kombu puts on a Redis list.
+
+What other clients leave out is filled in, and protocol 1 is turned into protocol 2, so that nothing else in umbel
+knows of them. Bytes from outside only ever raise `DecodeError`, `ContentDisallowed` or `InvalidTaskError`.
+"""
+
+from __future__ import annotations
+
+from binascii import a2b_base64, b2a_base64
+from collections.abc import Callable
+from dataclasses import dataclass, field, replace
+from typing import Annotated, Any, TypeVar
+
+import msgspec
+
+from umbel.exceptions import DecodeError, EncodeError, InvalidTaskError, SerializationError
+from umbel.wire import serializers
+from umbel.wire.compression import decompress
+from umbel.wire.jsontypes import dumps, loads, parse
+from umbel.wire.saferepr import saferepr
+
+__all__ = ["Glance", "Message", "decode", "encode", "glance", "mark", "marks", "payload", "unwrap"]
+
+_ATTEMPTS = "umbel_attempts"
+_SUSPECT = "umbel_suspect"
+_READABLE_V1 = frozenset(("application/json", "application/x-msgpack"))  # harmless to read before anyone asked who accepts what
+_EMBEDDED = {"callbacks": list, "errbacks": list, "chain": list, "chord": dict}
+
+_Name = Annotated[str, msgspec.Meta(min_length=1)]
+_T = TypeVar("_T")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Message:
+    """One message: where it goes and what it says are in the headers and properties, its arguments in the body."""
+
+    headers: dict[str, Any] = field(default_factory=dict)
+    properties: dict[str, Any] = field(default_factory=dict)
+    body: bytes = b""
+    content_type: str = "application/json"
+    content_encoding: str = "utf-8"
+
+
+class Glance(msgspec.Struct, frozen=True, kw_only=True, gc=False):
+    """What a worker's parent reads of a message: enough to decide whether and where it runs, not its arguments."""
+
+    task: str
+    id: str
+    retries: int
+    eta: str | None
+    expires: str | None
+    priority: int
+    ignore_result: bool | None
+    group: str | None
+    routing_key: str
+
+
+class _DeliveryInfo(msgspec.Struct, gc=False):
+    routing_key: str | None = None
+
+
+class _Properties(msgspec.Struct, gc=False):
+    priority: int | None = None
+    delivery_info: _DeliveryInfo | None = None
+
+
+class _Headers(msgspec.Struct, gc=False):
+    task: _Name
+    id: _Name
+    retries: int | None = None
+    eta: str | None = None
+    expires: str | None = None
+    ignore_result: bool | None = None
+    group: str | None = None
+
+
+class _Glimpse(msgspec.Struct, gc=False):
+    headers: _Headers
+    properties: _Properties | None = None
+
+
+class _Envelope(msgspec.Struct, gc=False, rename={"content_type": "content-type", "content_encoding": "content-encoding"}):
+    body: str
+    headers: dict[str, Any] | None = None
+    properties: dict[str, Any] | None = None
+    content_type: str | None = None
+    content_encoding: str | None = None
+
+
+class _Marks(msgspec.Struct, gc=False):
+    umbel_attempts: Annotated[int, msgspec.Meta(ge=0)] = 0
+    umbel_suspect: bool = False
+
+
+class _Marked(msgspec.Struct, gc=False):
+    headers: _Marks
+
+
+_read_envelope = msgspec.json.Decoder(_Envelope).decode
+_read_glimpse = msgspec.json.Decoder(_Glimpse).decode
+_read_marked = msgspec.json.Decoder(_Marked).decode
+
+
+def encode(message: Message) -> bytes:
+    """Write a message as kombu's Redis transport does, its body always in base64.
+
+    Celery's workers need `delivery_tag` and `delivery_info` (`exchange`, `routing_key`) among the properties.
+
+    Raises:
+        EncodeError: a header or property is not JSON.
+    """
+    properties = message.properties
+    if properties.get("body_encoding") != "base64":
+        properties = {**properties, "body_encoding": "base64"}
+    return dumps(
+        {
+            "body": b2a_base64(message.body, newline=False).decode("ascii"),
+            "content-encoding": message.content_encoding,
+            "content-type": message.content_type,
+            "headers": message.headers,
+            "properties": properties,
+        },
+    ).encode("ascii")
+
+
+def unwrap(raw: bytes) -> Message:
+    """Open an envelope whatever it carries: a task, an event, a control request.
+
+    Raises:
+        DecodeError: it is not an envelope; the text says why.
+    """
+    envelope = _convert(loads(raw), _Envelope) if b"__type__" in raw else _read(raw, _read_envelope, _Envelope)
+    properties = envelope.properties or {}
+    return Message(
+        headers=envelope.headers or {},
+        properties=properties,
+        body=_bytes_of(envelope.body, properties.get("body_encoding")),
+        content_type=envelope.content_type or "application/json",
+        content_encoding=envelope.content_encoding or "utf-8",
+    )
+
+
+def decode(raw: bytes) -> Message:
+    """Read the message of a task, of protocol 2, 1 or a mixture, and return it as protocol 2.
+
+    Raises:
+        DecodeError: it is not such a message; the text says why.
+        ContentDisallowed: it is of protocol 1 and in a serialization that is not safe to look into.
+    """
+    message = unwrap(raw)
+    headers = message.headers
+    if not headers.get("task"):
+        return _from_v1(message)
+    for name in ("task", "id"):
+        if not isinstance(headers.get(name), str) or not headers[name]:
+            raise DecodeError(f"The header {name!r} of a task message is {saferepr(headers.get(name), 60)}, not a text.")
+    if headers.get("retries") is None:
+        headers["retries"] = 0
+    if message.body[:1] == b"{" and message.content_type == "application/json":
+        return _from_hybrid(message)
+    return message
+
+
+def glance(raw: bytes) -> Glance:
+    """Read what a worker's parent needs of a message, without touching its body.
+
+    Raises:
+        DecodeError: it is not the message of a task.
+        ContentDisallowed: as `decode` does.
+    """
+    # A body that is an object belongs to protocol 1, perhaps below headers of protocol 2: in base64 it starts with "ey".
+    if b'"ey' in raw or b'"{\\"' in raw:
+        return _glance_slowly(raw)
+    try:
+        glimpse = _read_glimpse(raw)
+    except (ValueError, RecursionError):
+        return _glance_slowly(raw)
+    return _glance(glimpse)
+
+
+def _glance(glimpse: _Glimpse) -> Glance:
+    headers, properties = glimpse.headers, glimpse.properties
+    priority, routing_key = 0, ""
+    if properties is not None:
+        priority = properties.priority or 0
+        if properties.delivery_info is not None:
+            routing_key = properties.delivery_info.routing_key or ""
+    return Glance(
+        task=headers.task,
+        id=headers.id,
+        retries=headers.retries or 0,
+        eta=headers.eta,
+        expires=headers.expires,
+        priority=priority,
+        ignore_result=headers.ignore_result,
+        group=headers.group,
+        routing_key=routing_key,
+    )
+
+
+def _glance_slowly(raw: bytes) -> Glance:
+    message = decode(raw)
+    return _glance(_convert({"headers": message.headers, "properties": message.properties}, _Glimpse))
+
+
+def payload(message: Message, accept: frozenset[str]) -> tuple[list[Any], dict[str, Any], dict[str, Any]]:
+    """Read the body: positional arguments, keyword arguments, and the signatures embedded with them.
+
+    Args:
+        message: as `decode` returned it.
+        accept: the content types that may be read.
+
+    Raises:
+        ContentDisallowed: its content type is not in `accept`.
+        DecodeError: it is not what its content type says.
+        InvalidTaskError: it is something else than arguments.
+    """
+    body = message.body
+    if "compression" in message.headers:
+        body = _decompressed(message)
+    value = serializers.decode(body, message.content_type, message.content_encoding, accept)
+    if isinstance(value, dict) and "args" in value:
+        value = _triple(value)
+    if not isinstance(value, (list, tuple)) or len(value) != 3:  # noqa: PLR2004 - named in the text
+        raise InvalidTaskError(f"The body must be [args, kwargs, embed]; it is {saferepr(value, 60)}.")
+    args, kwargs, embed = value
+    if not isinstance(args, (list, tuple)):
+        raise InvalidTaskError(f"The positional arguments must be a list; they are {saferepr(args, 60)}.")
+    if not isinstance(kwargs, dict) or (kwargs and not all(isinstance(key, str) for key in kwargs)):
+        raise InvalidTaskError(f"The keyword arguments must be an object with text keys; they are {saferepr(kwargs, 60)}.")
+    if embed is None:
+        embed = {}
+    if not isinstance(embed, dict) or (any(embed.values()) and not _embeds_well(embed)):
+        raise InvalidTaskError(f"The embed must hold signatures: callbacks, errbacks, chain, chord. It is {saferepr(embed, 60)}.")
+    return list(args), kwargs, embed
+
+
+def _embeds_well(embed: dict[str, Any]) -> bool:
+    if any(embed.get(name) is not None and not isinstance(embed[name], kind) for name, kind in _EMBEDDED.items()):
+        return False
+    return all(isinstance(signature, dict) for name in ("callbacks", "errbacks", "chain") for signature in embed.get(name) or ())
+
+
+def mark(raw: bytes, *, attempts: int, suspect: bool) -> bytes:
+    """Write into an envelope how often it was tried in vain, and that it is being delivered again.
+
+    What cannot be read is returned as it is: a message is never lost for want of a mark.
+    """
+    try:
+        envelope = parse(raw)
+        if not isinstance(envelope, dict):
+            return raw
+        headers = envelope.get("headers") or {}
+        kept = {name: value for name, value in headers.items() if name not in (_ATTEMPTS, _SUSPECT)}
+        kept["redelivered"] = True
+        if attempts:
+            kept[_ATTEMPTS] = attempts
+        if suspect:
+            kept[_SUSPECT] = True
+        properties = envelope.get("properties") or {}
+        info = {**(properties.get("delivery_info") or {}), "redelivered": True}
+        return dumps({**envelope, "headers": kept, "properties": {**properties, "delivery_info": info}}).encode("ascii")
+    except (SerializationError, AttributeError, TypeError):  # an envelope, headers or properties of another shape
+        return raw
+
+
+def marks(raw: bytes) -> tuple[int, bool]:
+    """Read what `mark` wrote: attempts, suspect."""
+    if b'"umbel_' not in raw:
+        return 0, False
+    try:
+        headers = _read(raw, _read_marked, _Marked).headers
+    except DecodeError:
+        return 0, False
+    return headers.umbel_attempts, headers.umbel_suspect
+
+
+def _read(raw: bytes, read: Callable[[bytes], _T], kind: type[_T]) -> _T:
+    try:
+        return read(raw)
+    except (ValueError, RecursionError):
+        return _convert(loads(raw), kind)  # JSON of Python's kind (NaN), or an error that says more
+
+
+def _convert(value: Any, kind: type[_T]) -> _T:
+    try:
+        return msgspec.convert(value, kind)
+    except (ValueError, RecursionError) as exc:
+        raise DecodeError(f"Not the envelope of a message: {exc}. It starts {saferepr(value, 60)}") from exc
+
+
+def _bytes_of(body: str, encoding: Any) -> bytes:
+    """Undo the body's encoding; kombu says base64, node-celery utf-8, PHP nothing for plain text."""
+    try:
+        if encoding == "base64":
+            return a2b_base64(body)
+        if encoding is None or encoding == "utf-8":
+            return body.encode()
+    except ValueError as exc:
+        raise DecodeError(f"The body {saferepr(body, 60)} is not {encoding or 'text'}: {exc}") from exc
+    raise DecodeError(f"The body is in an unknown body_encoding, {saferepr(encoding, 60)}. Send base64 or utf-8.")
+
+
+def _decompressed(message: Message) -> bytes:
+    compression = message.headers.get("compression")
+    if not compression:
+        return message.body
+    if not isinstance(compression, str):
+        raise DecodeError(f"The header 'compression' is {saferepr(compression, 60)}. It must be a MIME type.")
+    return decompress(message.body, compression)
+
+
+def _triple(fields: dict[str, Any]) -> list[Any]:
+    return [fields.get("args") or [], fields.get("kwargs") or {}, {name: fields.get(name) for name in _EMBEDDED}]
+
+
+def _from_v1(message: Message) -> Message:
+    """Protocol 1: there are no headers, all is in the body."""
+    fields = serializers.decode(_decompressed(message), message.content_type, message.content_encoding, _READABLE_V1)
+    if not isinstance(fields, dict) or not isinstance(fields.get("task"), str) or not fields["task"]:
+        raise DecodeError(f"A message that names no task, in its headers or its body: {saferepr(fields, 60)}.")
+    if not isinstance(fields.get("id"), str) or not fields["id"]:
+        raise DecodeError(f"A message of protocol 1 for {saferepr(fields['task'], 60)} whose id is {saferepr(fields.get('id'), 60)}.")
+    return _as_v2(message, fields)
+
+
+def _from_hybrid(message: Message) -> Message:
+    """Headers of protocol 2 over a body of protocol 1: what both say, the headers decide."""
+    try:
+        fields = loads(message.body)
+    except DecodeError:
+        return message  # it is known whose message this is; `payload` will say what is wrong with it
+    return _as_v2(message, fields) if isinstance(fields, dict) and "args" in fields else message
+
+
+def _as_v2(message: Message, fields: dict[str, Any]) -> Message:
+    headers = {
+        "lang": "py",
+        "task": fields.get("task"),
+        "id": fields.get("id"),
+        "eta": fields.get("eta"),
+        "expires": fields.get("expires"),
+        "group": fields.get("taskset") or fields.get("group"),
+        "group_index": fields.get("group_index"),
+        "retries": fields.get("retries") or 0,
+        "timelimit": fields.get("timelimit") or [None, None],
+        "root_id": fields.get("id"),
+        "parent_id": None,
+        **message.headers,
+    }
+    headers.pop("compression", None)
+    try:
+        body = dumps(_triple(fields)).encode("ascii")
+    except EncodeError as exc:
+        raise DecodeError(f"A message of protocol 1 for {saferepr(headers['task'], 60)} cannot be read: {exc}") from exc
+    return replace(message, headers=headers, body=body, content_type="application/json", content_encoding="utf-8")

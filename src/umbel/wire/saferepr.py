@@ -1,0 +1,117 @@
+"""A short, safe repr of arguments, for logs, events and the headers `argsrepr` and `kwargsrepr`."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from itertools import islice
+from typing import Any
+
+__all__ = ["saferepr"]
+
+_SMALL = 12  # items that are looked at one by one to see whether the built-in repr will do
+_PLAIN = frozenset((bool, float, type(None)))
+_HUGE_INT = 1 << 128  # Python refuses to print ints of thousands of digits
+
+_BRACKETS: dict[type, tuple[str, str]] = {
+    list: ("[", "]"),
+    tuple: ("(", ")"),
+    dict: ("{", "}"),
+    set: ("{", "}"),
+    frozenset: ("frozenset({", "})"),
+}
+
+
+def saferepr(obj: Any, maxlen: int = 1024, maxlevels: int = 3) -> str:
+    """Return the repr of a value, cut to size. It never raises, whatever the value's own `__repr__` does.
+
+    Args:
+        obj: any value.
+        maxlen: the longest text to return; what is left out shows as `...`.
+        maxlevels: how many containers inside each other are shown.
+    """
+    if _is_small(obj) and maxlevels > 0:
+        text = repr(obj)
+        if len(text) <= maxlen:
+            return text
+    text = "".join(_Pen(maxlen, maxlevels).write(obj, 0))
+    return text if len(text) <= maxlen else text[: max(maxlen - 3, 0)] + "..."
+
+
+def _is_small(obj: Any) -> bool:
+    """Tell whether the built-in repr is cheap and short: a few plain values, one container at most."""
+    kind = type(obj)
+    if kind is tuple or kind is list:
+        return len(obj) <= _SMALL and all(map(_is_plain, obj))
+    if kind is dict:
+        return len(obj) <= _SMALL and all(map(_is_plain, obj)) and all(map(_is_plain, obj.values()))
+    return _is_plain(obj)
+
+
+def _is_plain(obj: Any) -> bool:
+    kind = type(obj)
+    if kind is str:
+        return len(obj) <= 256  # noqa: PLR2004 - a short text
+    if kind is int:
+        return bool(-_HUGE_INT < obj < _HUGE_INT)
+    return kind in _PLAIN
+
+
+class _Pen:
+    """Writes until the room is used up, so that a huge value costs no more than a small one."""
+
+    __slots__ = ("maxlevels", "room")
+
+    def __init__(self, maxlen: int, maxlevels: int) -> None:
+        self.room = maxlen
+        self.maxlevels = maxlevels
+
+    def write(self, obj: Any, level: int) -> Iterable[str]:
+        brackets = _BRACKETS.get(type(obj))
+        if brackets is None or not obj:
+            yield self.spend(_leaf(obj, self.room))
+        elif level >= self.maxlevels:
+            yield self.spend(f"{brackets[0]}...{brackets[1]}")
+        else:
+            yield from self.container(obj, level, *brackets)
+
+    def container(self, obj: Any, level: int, opening: str, closing: str) -> Iterable[str]:
+        yield self.spend(opening)
+        pairs = isinstance(obj, dict)
+        # A copy, as another thread may be adding to it; no longer than what could be printed.
+        items = list(islice(obj.items() if pairs else obj, self.room + 1))
+        for position, item in enumerate(items):
+            if position:
+                yield self.spend(", ")
+            if self.room <= 0:
+                yield "..."
+                break
+            if pairs:
+                yield from self.write(item[0], level + 1)
+                yield self.spend(": ")
+                yield from self.write(item[1], level + 1)
+            else:
+                yield from self.write(item, level + 1)
+        yield ",)" if closing == ")" and len(obj) == 1 else closing
+
+    def spend(self, text: str) -> str:
+        self.room -= len(text)
+        return text
+
+
+def _leaf(obj: Any, room: int) -> str:
+    room = max(room, 0)
+    if isinstance(obj, (str, bytes)) and len(obj) > room:
+        return _attempt(lambda: _cut_inside_quotes(repr(obj[:room])), obj)
+    text = _attempt(lambda: repr(obj), obj)
+    return text if len(text) <= room else text[:room] + "..."
+
+
+def _cut_inside_quotes(text: str) -> str:
+    return f"{text[:-1]}...{text[-1]}"
+
+
+def _attempt(make: Callable[[], str], obj: Any) -> str:
+    try:
+        return make()
+    except Exception as exc:  # noqa: BLE001 - a user's __repr__ may raise anything
+        return f"<{type(obj).__name__} at {id(obj):#x}: its repr raised {type(exc).__name__}>"
