@@ -1,0 +1,94 @@
+"""Names of tasks, nodes and producers."""
+
+from __future__ import annotations
+
+import os
+import re
+import socket
+import threading
+import uuid as stdlib_uuid
+from functools import lru_cache
+
+__all__ = ["anon_nodename", "gethostname", "node_format", "nodename", "nodesplit", "reply_oid", "uuid"]
+
+DEFAULT_NAME = "celery"
+_FORMAT = re.compile(r"%(.)")
+
+
+def uuid() -> str:
+    """A new random id (UUID version 4) as text."""
+    # Half the time of str(uuid.uuid4()); urandom is read at each call, so a fork never repeats an id.
+    digits = os.urandom(16).hex()
+    variant = "89ab"[int(digits[16], 16) & 3]
+    return f"{digits[:8]}-{digits[8:12]}-4{digits[13:16]}-{variant}{digits[17:20]}-{digits[20:]}"
+
+
+def gethostname() -> str:
+    """The name of this machine."""
+    return socket.gethostname()
+
+
+def nodesplit(name: str) -> tuple[str | None, str]:
+    """Splits `name@host`; without an @ all of it is the host."""
+    left, at, right = name.partition("@")
+    return (left, right) if at else (None, left)
+
+
+def nodename(name: str | None = None, *, host: str | None = None) -> str:
+    """The full name of a node, with the missing half filled in.
+
+    Args:
+        name: `name@host`, either half or nothing. `%h` stands for this machine's name, `%n` for its part before the
+            first dot, `%d` for the rest, `%%` for a percent sign.
+        host: this machine's name, if it is not to be asked.
+    """
+    machine = host or gethostname()
+    left, right = nodesplit(name or "")
+    short, _, domain = machine.partition(".")
+    return _expand(f"{left or DEFAULT_NAME}@{right or machine}", {"h": machine, "n": short, "d": domain})
+
+
+def node_format(text: str, node: str, *, index: int = 0) -> str:
+    """Fills in the name of a node, for example in the name of a log file.
+
+    Args:
+        text: `%n` stands for the part before the @, `%h` for the host, `%d` for its domain, `%p` for the full name,
+            `%i` for the index of the pool process, `%I` for `-index` or nothing in the main process.
+        node: the full name of the node.
+        index: the index of the pool process; 0 is the main process.
+    """
+    left, host = nodesplit(node)
+    domain = host.partition(".")[2]
+    places = {"n": left or DEFAULT_NAME, "h": host, "d": domain, "p": node}
+    return _expand(text, places | {"i": str(index), "I": f"-{index}" if index else ""})
+
+
+def anon_nodename() -> str:
+    """The name of a process that is no worker, as `gen4711@host`."""
+    return _anonymous(os.getpid())
+
+
+def reply_oid(app_id: int) -> str:
+    """The id under which this thread of this process expects replies for one app."""
+    return _oid(os.getpid(), threading.get_ident(), app_id)
+
+
+def _expand(text: str, places: dict[str, str]) -> str:
+    # An unknown letter stays as it is: a name is not a place to fail in.
+    return _FORMAT.sub(lambda found: "%" if found[1] == "%" else places.get(found[1], found[0]), text)
+
+
+@lru_cache(maxsize=8)
+def _anonymous(pid: int) -> str:
+    return f"gen{pid}@{gethostname()}"
+
+
+@lru_cache(maxsize=1024)
+def _oid(pid: int, thread: int, app_id: int) -> str:
+    return str(stdlib_uuid.uuid3(stdlib_uuid.NAMESPACE_OID, f"{_node():x}-{pid:x}-{thread:x}-{app_id:x}"))
+
+
+@lru_cache(maxsize=1)
+def _node() -> int:
+    # Random per process tree rather than uuid.getnode(), which may run a program to find the network card.
+    return int.from_bytes(os.urandom(16), "big")
