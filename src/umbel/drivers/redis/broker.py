@@ -1,0 +1,250 @@
+"""The Redis broker: kombu's lists, and beside each queue the tables of owners and claims (see `keys`)."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterable, Mapping, Sequence
+from itertools import groupby
+from typing import Any, ClassVar
+
+from umbel.backend import Record, ResultBackend
+from umbel.broker import Broker, BrokerFeatures, DeadLetter, Delivery, Item, OwnerLost, QueueDepth, Recovered, Settlement, Verb
+from umbel.clock import Clock, SystemClock
+from umbel.drivers.redis.backend import RedisBackend, record_args
+from umbel.drivers.redis.client import Client, load_script
+from umbel.drivers.redis.keys import DEFAULT_SEPARATOR, DEFAULT_STEPS, Keys, steps_of
+from umbel.exceptions import DecodeError
+from umbel.ids import uuid
+from umbel.wire.message import glance, mark, marks
+
+__all__ = ["RedisBroker"]
+
+CHUNK = 200  # messages in one script call: a script holds up the whole server
+VERBS = {Verb.ACK: b"A", Verb.RETRY: b"R", Verb.GIVE_BACK: b"G", Verb.BURY: b"B", Verb.PARK: b"P"}
+LONGEST_WAIT = 0.1  # seconds: messages of foreign producers, who ring no bell, are found within this time
+
+
+class RedisBroker(Broker):
+    """Messages in Redis 6.2 or newer."""
+
+    features: ClassVar[BrokerFeatures] = BrokerFeatures(atomic_settle=True)
+
+    def __init__(
+        self, url: str, *, options: Mapping[str, Any] | None = None, timeout: float = 2.0, clock: Clock | None = None
+    ) -> None:
+        options = options or {}
+        self._client = Client(url, options=options, timeout=timeout)
+        self._clock = clock or SystemClock()
+        self._prefix = str(options.get("global_keyprefix", ""))
+        self._separator = str(options.get("sep", DEFAULT_SEPARATOR))
+        self._steps = tuple(options.get("priority_steps", DEFAULT_STEPS))
+        self._keys: dict[str, Keys] = {}
+        self._backend: RedisBackend | None = None
+        names = ("publish", "publish_many", "fetch", "settle", "renew", "leave", "recover", "mark_started", "promote", "depth", "unpark")
+        self._scripts = {name: load_script(name) for name in names}
+
+    def open(self) -> None:
+        self._client.call("PING")
+
+    def close(self) -> None:
+        self._client.close()
+
+    def keys(self, queue: str) -> Keys:
+        """Return the names of the keys of *queue*."""
+        keys = self._keys.get(queue)
+        if keys is None:
+            keys = self._keys[queue] = Keys.of(queue, prefix=self._prefix, separator=self._separator, steps=self._steps)
+        return keys
+
+    def _run(self, script: str, *args: Any) -> Any:
+        return self._client.run(self._scripts[script], *args)
+
+    def publish(self, items: Sequence[Item]) -> None:
+        for _, run in groupby(items, key=lambda item: (item.queue, item.due is None, steps_of(self._steps, item.priority))):
+            group = list(run)
+            for start in range(0, len(group), CHUNK):
+                self._publish_chunk(group[start : start + CHUNK])
+
+    def _publish_chunk(self, items: Sequence[Item]) -> None:
+        first = items[0]
+        if len(items) == 1 or first.due is not None:
+            args: list[Any] = []
+            for item in items:
+                args += self._push_args(item)
+            self._run("publish", *args)
+        else:
+            keys = self.keys(first.queue)
+            self._run("publish_many", keys.base, keys.ready[steps_of(self._steps, first.priority)], *(item.raw for item in items))
+
+    def _push_args(self, item: Item) -> tuple[Any, ...]:
+        keys, step = self.keys(item.queue), steps_of(self._steps, item.priority)
+        due = b"" if item.due is None else int(item.due * 1000)
+        return keys.base, keys.ready[step], due, step, item.raw
+
+    def join(self, owner: str, queues: Sequence[str], *, lease: float) -> None:
+        if not all(self._renew(owner, queues, lease, join=True)):
+            raise OwnerLost(owner)
+
+    def renew(self, owner: str, queues: Sequence[str], *, lease: float) -> bool:
+        return all(self._renew(owner, queues, lease, join=False))
+
+    def _renew(self, owner: str, queues: Sequence[str], lease: float, *, join: bool) -> list[Any]:
+        calls = [(self.keys(queue).base, owner, int(lease * 1000), int(join)) for queue in queues]
+        return self._client.run_many(self._scripts["renew"], calls)
+
+    def leave(self, owner: str, queues: Sequence[str]) -> None:
+        self._client.run_many(self._scripts["leave"], [(self.keys(q).base, "\0".join(self.keys(q).ready), owner) for q in queues])
+
+    def fetch(self, queue: str, limit: int, *, owner: str, seq: int, settle: Sequence[Settlement] = ()) -> list[Delivery]:
+        keys = self.keys(queue)
+        args: list[Any] = [keys.base, "\0".join(keys.ready), owner, seq, min(limit, 1000), len(settle)]
+        for settlement in settle:
+            args += self._settle_args(settlement)
+        reply = self._run("fetch", *args)
+        if reply is None:
+            raise OwnerLost(owner)
+        fence = int(reply[0])
+        return [self._delivery(queue, owner, reply[i], reply[i + 1], fence) for i in range(2, len(reply), 2)]
+
+    @staticmethod
+    def _delivery(queue: str, owner: str, tag: bytes, raw: bytes, fence: int) -> Delivery:
+        attempts, suspect = marks(raw)
+        return Delivery(queue=queue, tag=tag.decode(), owner=owner, raw=raw, fence=fence, attempts=attempts, suspect=suspect)
+
+    def wait(self, owner: str, queues: Sequence[str], timeout: float) -> None:
+        seconds = max(0.001, min(timeout, LONGEST_WAIT))
+        bells = [self.keys(queue).bell(owner) for queue in queues]
+        self._client.call("BLPOP", *bells, seconds, timeout=seconds + self._client.timeout)
+
+    def settle(self, settlements: Sequence[Settlement]) -> list[bool]:
+        outcomes: dict[int, bool] = {}
+        order = sorted(range(len(settlements)), key=lambda i: (settlements[i].delivery.queue, settlements[i].delivery.owner))
+        for (queue, owner), run in groupby(order, key=lambda i: (settlements[i].delivery.queue, settlements[i].delivery.owner)):
+            indices = list(run)
+            for start in range(0, len(indices), CHUNK):
+                chunk = indices[start : start + CHUNK]
+                outcomes.update(zip(chunk, self._settle_chunk(queue, owner, [settlements[i] for i in chunk]), strict=True))
+        return [outcomes[i] for i in range(len(settlements))]
+
+    def _settle_chunk(self, queue: str, owner: str, settlements: Sequence[Settlement]) -> Iterable[bool]:
+        keys = self.keys(queue)
+        args: list[Any] = [keys.base, "\0".join(keys.ready), owner, len(settlements)]
+        for settlement in settlements:
+            args += self._settle_args(settlement)
+        flags = self._run("settle", *args)
+        return [False] * len(settlements) if flags is None else [flag == 1 for flag in flags]
+
+    def _settle_args(self, settlement: Settlement) -> list[Any]:
+        delivery, verb = settlement.delivery, settlement.verb
+        fields: tuple[Any, ...] = ()
+        if verb is Verb.RETRY:
+            assert settlement.replacement is not None
+            fields = self._push_args(settlement.replacement)
+        elif verb is Verb.GIVE_BACK:
+            fields = (delivery.tag.rpartition(":")[2], marked(delivery, settlement))
+        elif verb in {Verb.BURY, Verb.PARK}:
+            fields = (name_of(delivery.raw), settlement.reason, delivery.raw)
+        args = [delivery.tag, VERBS[verb], len(fields), *fields, len(settlement.records)]
+        for record in settlement.records:
+            assert self._backend is not None, "records ride only after settles_with() said yes"
+            args += record_args(self._backend, record)
+        args.append(len(settlement.follow_ups))
+        for item in settlement.follow_ups:
+            args += self._push_args(item)
+        return args
+
+    def recover(self, queue: str, *, owner: str, limit: int) -> Recovered:
+        reply = self._run("recover", self.keys(queue).base, owner, min(limit, CHUNK))
+        if reply is None:
+            raise OwnerLost(owner)
+        taken = []
+        for i in range(2, len(reply), 3):
+            tag, started, raw = reply[i], reply[i + 1], reply[i + 2]
+            attempts, _ = marks(raw)
+            taken.append(
+                Delivery(
+                    queue=queue, tag=tag.decode(), owner=owner, raw=raw, fence=int(reply[0]),
+                    attempts=attempts + (started == 1), suspect=started != 1,
+                )  # fmt: skip
+            )
+        return Recovered(deliveries=taken, more=reply[1] == 1)
+
+    def mark_started(self, delivery: Delivery) -> bool:
+        return bool(self._run("mark_started", self.keys(delivery.queue).base, delivery.owner, delivery.tag))
+
+    def promote(self, queue: str, *, limit: int = 1000) -> float | None:
+        keys = self.keys(queue)
+        due = self._run("promote", keys.base, "\0".join(keys.ready), limit)
+        return None if due is None else float(due) / 1000
+
+    def depth(self, queues: Sequence[str]) -> dict[str, QueueDepth]:
+        calls = [(self.keys(q).base, "\0".join(self.keys(q).ready)) for q in queues]
+        replies = self._client.run_many(self._scripts["depth"], calls)
+        names = ("ready", "delayed", "claimed", "parked", "dead")
+        return {q: QueueDepth(**dict(zip(names, reply, strict=True))) for q, reply in zip(queues, replies, strict=True)}
+
+    def purge(self, queue: str) -> int:
+        keys = self.keys(queue)
+        lists = [*keys.ready]
+        counts = self._client.pipeline([("MULTI",), *(("LLEN", k) for k in lists), ("ZCARD", keys["delayed"]), ("DEL", *lists, keys["delayed"]), ("EXEC",)])
+        return sum(counts[-1][:-1])
+
+    def dead(self, queue: str, *, limit: int = 100) -> list[DeadLetter]:
+        return self._put_away(queue, "dead", limit, newest=True)
+
+    def parked(self, queue: str, *, limit: int = 100) -> list[DeadLetter]:
+        return self._put_away(queue, "parked", limit, newest=False)
+
+    def _put_away(self, queue: str, place: str, limit: int, *, newest: bool) -> list[DeadLetter]:
+        keys = self.keys(queue)
+        command = "ZREVRANGE" if newest else "ZRANGE"
+        found = self._client.call(command, keys[place], 0, limit - 1, "WITHSCORES")
+        names, times = found[::2], found[1::2]
+        if not names:
+            return []
+        letters = []
+        for name, at, data in zip(names, times, self._client.call("HMGET", keys[f"{place}:data"], *names), strict=True):
+            if data is not None:
+                reason, _, raw = data.partition(b"\0")
+                letters.append(DeadLetter(id=name.decode(), raw=raw, reason=reason.decode(), at=float(at) / 1000))
+        return letters
+
+    def unpark(self, queue: str, tasks: Sequence[str]) -> int:
+        keys, wanted = self.keys(queue), set(tasks)
+        letters = [letter for letter in self.parked(queue, limit=100_000) if letter.reason in wanted]
+        moved = 0
+        for start in range(0, len(letters), CHUNK):
+            args: list[Any] = [keys.base, "\0".join(keys.ready)]
+            for letter in letters[start : start + CHUNK]:
+                args += (letter.id, steps_of(self._steps, priority_of(letter.raw)))
+            moved += int(self._run("unpark", *args))
+        return moved
+
+    def settles_with(self, backend: ResultBackend) -> bool:
+        if isinstance(backend, RedisBackend) and backend.client.address == self._client.address:
+            self._backend = backend
+            return True
+        return False
+
+
+def marked(delivery: Delivery, settlement: Settlement) -> bytes:
+    """Return the message with the marks that the settlement asks for, rewritten only when they change."""
+    if (settlement.attempts, settlement.suspect) == (delivery.attempts, delivery.suspect) == marks(delivery.raw):
+        return delivery.raw
+    return mark(delivery.raw, attempts=settlement.attempts, suspect=settlement.suspect)
+
+
+def name_of(raw: bytes) -> str:
+    """Return the task id, or a new id for what cannot be read."""
+    try:
+        return glance(raw).id
+    except DecodeError:
+        return uuid()
+
+
+def priority_of(raw: bytes) -> int:
+    """Return the priority that the message carries."""
+    try:
+        return glance(raw).priority
+    except DecodeError:
+        return 0

@@ -1,0 +1,175 @@
+"""A small synchronous client on top of redis-py's connections: pipelines of scripts, one deadline for each call.
+
+redis-py's own `Redis.execute_command` costs more than the round trip it makes; what is used of redis-py here is its
+URL parsing, its connections and its parser.
+"""
+
+from __future__ import annotations
+
+import os
+import time
+from collections import deque
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from hashlib import sha1
+from importlib import resources
+from typing import Any
+from urllib.parse import urlsplit
+
+import redis
+from redis.backoff import NoBackoff
+from redis.exceptions import NoScriptError, RedisError, ResponseError
+from redis.exceptions import TimeoutError as RedisTimeoutError
+from redis.retry import Retry
+
+from umbel.exceptions import BrokerUnavailable, ImproperlyConfigured
+
+__all__ = ["Client", "Script", "load_script"]
+
+PASSED_OPTIONS = ("socket_keepalive", "health_check_interval", "ssl_cert_reqs", "ssl_ca_certs", "ssl_certfile", "ssl_keyfile", "username")
+IDLE_CHECK = 1.0  # seconds after which a pooled connection is looked at before it is used: the server may have closed it
+FAULTS = (RedisError, OSError)
+
+
+class Script:
+    """A Lua script and its hash."""
+
+    __slots__ = ("sha", "text")
+
+    def __init__(self, text: str) -> None:
+        self.text = text.encode()
+        self.sha = sha1(self.text, usedforsecurity=False).hexdigest().encode()
+
+
+def load_script(name: str) -> Script:
+    """Read `scripts/<name>.lua`, with the shared functions before it."""
+    folder = resources.files("umbel.drivers.redis") / "scripts"
+    return Script((folder / "_lib.lua").read_text() + (folder / f"{name}.lua").read_text())
+
+
+class Client:
+    """A pool of connections to one database; safe under threads and after a fork."""
+
+    def __init__(self, url: str, *, options: Mapping[str, Any], timeout: float) -> None:
+        passed = {name: options[name] for name in PASSED_OPTIONS if name in options}
+        try:
+            # A fifth of the time for the connection, the rest for the reply: together they keep the deadline.
+            pool = redis.ConnectionPool.from_url(
+                url,
+                socket_connect_timeout=timeout * 0.4,
+                socket_timeout=timeout * 0.6,
+                retry=Retry(NoBackoff(), 0),
+                protocol=2,
+                **passed,
+            )
+        except (ValueError, TypeError) as exc:
+            raise ImproperlyConfigured(f"{hidden(url)!r} is not a Redis URL: {exc}. Write it as redis://:password@host:6379/0.") from exc
+        self._make = lambda: pool.connection_class(**pool.connection_kwargs)
+        self.url = hidden(url)
+        self.address = tuple(sorted((k, str(v)) for k, v in pool.connection_kwargs.items() if k in {"host", "port", "db", "path"}))
+        self.timeout = timeout
+        self._idle: deque[tuple[Any, float]] = deque()
+        self._pid = os.getpid()
+
+    @contextmanager
+    def connection(self) -> Iterator[Any]:
+        """Lend a connection. It is dropped, not returned, when the block fails."""
+        connection = self._take()
+        try:
+            yield connection
+        except ResponseError:
+            self._idle.append((connection, time.monotonic()))
+            raise
+        except BaseException:
+            connection.disconnect()
+            raise
+        self._idle.append((connection, time.monotonic()))
+
+    def _take(self) -> Any:
+        if self._pid != os.getpid():  # after a fork: the parent's sockets are not ours to use or to shut down
+            self._idle, self._pid = deque(), os.getpid()
+        while self._idle:
+            try:
+                connection, since = self._idle.pop()
+            except IndexError:  # another thread took the last one
+                break
+            if time.monotonic() - since < IDLE_CHECK or usable(connection):
+                return connection
+            connection.disconnect()
+        connection = self._make()
+        try:
+            connection.connect()
+        except FAULTS as exc:
+            raise BrokerUnavailable(f"Redis at {self.url} does not answer: {exc}. Check that it runs and that the URL is right.") from exc
+        return connection
+
+    def call(self, *command: Any, timeout: float | None = None) -> Any:
+        """Send one command and return its reply."""
+        return self.pipeline([command], timeout=timeout)[0]
+
+    def run(self, script: Script, *args: Any) -> Any:
+        """Run one script."""
+        return self.run_many(script, [args])[0]
+
+    def run_many(self, script: Script, calls: Sequence[Sequence[Any]]) -> list[Any]:
+        """Run one script for each of *calls*, in one round trip."""
+        try:
+            return self.pipeline([("EVALSHA", script.sha, 0, *args) for args in calls])
+        except NoScriptError:  # nothing ran: the server has never seen the script, or was restarted
+            self.call("SCRIPT", "LOAD", script.text)
+            return self.pipeline([("EVALSHA", script.sha, 0, *args) for args in calls])
+
+    def pipeline(self, commands: Sequence[Sequence[Any]], *, timeout: float | None = None) -> list[Any]:
+        """Send *commands* in one write and return their replies; an error reply is raised after all were read.
+
+        Raises:
+            BrokerUnavailable: with `maybe_sent`, as the connection broke after the commands were sent.
+        """
+        try:
+            with self.connection() as connection:
+                if len(commands) == 1:
+                    connection.send_command(*commands[0])
+                else:
+                    connection.send_packed_command(connection.pack_commands(commands))
+                replies = [self._read(connection, timeout) for _ in commands]
+        except ResponseError as exc:
+            raise BrokerUnavailable(f"Redis at {self.url} refused: {exc}") from exc
+        except FAULTS as exc:
+            slow = f"no reply within {self.timeout:g} s" if isinstance(exc, (RedisTimeoutError, TimeoutError)) else str(exc)
+            raise BrokerUnavailable(f"Redis at {self.url} was lost: {slow}.", maybe_sent=True) from exc
+        for reply in replies:
+            if isinstance(reply, NoScriptError):
+                raise reply
+            if isinstance(reply, Exception):
+                raise BrokerUnavailable(f"Redis at {self.url} refused: {reply}") from reply
+        return replies
+
+    @staticmethod
+    def _read(connection: Any, timeout: float | None) -> Any:
+        try:
+            if timeout is None:
+                return connection.read_response(disable_decoding=True)
+            return connection.read_response(disable_decoding=True, timeout=timeout)
+        except ResponseError as exc:  # the other replies of the pipeline are still to be read
+            return exc
+
+    def close(self) -> None:
+        """Close the connections that are not lent."""
+        if self._pid == os.getpid():
+            while self._idle:
+                self._idle.pop()[0].disconnect()
+        self._idle = deque()
+
+
+def usable(connection: Any) -> bool:
+    """Look whether an idle connection is still open: one with something to read was closed, or is out of step."""
+    try:
+        return not connection.can_read()
+    except FAULTS:
+        return False
+
+
+def hidden(url: str) -> str:
+    """Return *url* without its password."""
+    password = urlsplit(url).password
+    return url.replace(f":{password}@", ":**@") if password else url

@@ -1,0 +1,59 @@
+"""Names of keys in Redis.
+
+    <q>                    list    ready messages of the first priority step; kombu's layout: LPUSH in, RPOP out
+    <q>\\x06\\x16<step>      list    ready messages of the other steps
+    {<q>}.delayed          zset    due time in ms -> step digit + message
+    {<q>}.owners           zset    owner -> end of its lease in ms, by Redis's clock
+    {<q>}.reaped           zset    owner whose lease lapsed and whose claims are being taken -> when, in ms
+    {<q>}.claims:<owner>   hash    tag -> message; s:<tag> -> its start was marked; last, recovered: counters
+    {<q>}.idle             set     owners that found nothing and wait for their bell
+    {<q>}.bell:<owner>     list    at most one element, pushed by who publishes
+    {<q>}.dead, .dead:data         zset of keys by time in ms, hash key -> reason NUL message
+    {<q>}.parked, .parked:data     the same, for messages of unknown tasks
+
+`{<q>}` is a hash tag: on a cluster all of these live in the slot of the list `<q>`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+__all__ = ["Keys", "steps_of"]
+
+DEFAULT_STEPS = (0, 3, 6, 9)
+DEFAULT_SEPARATOR = "\x06\x16"
+
+
+def steps_of(steps: Sequence[int], priority: int) -> int:
+    """Return the index of the step that *priority* falls into: the largest step that is not above it."""
+    index = 0
+    for position, step in enumerate(steps):
+        if step <= priority:
+            index = position
+    return index
+
+
+@dataclass(frozen=True, slots=True)
+class Keys:
+    """The keys of one queue."""
+
+    ready: tuple[str, ...]
+    base: str
+
+    @classmethod
+    def of(cls, queue: str, *, prefix: str, separator: str, steps: Sequence[int]) -> Keys:
+        """Make the keys of *queue*."""
+        ready = tuple(prefix + (queue if step == steps[0] else f"{queue}{separator}{step}") for step in steps)
+        return cls(ready, f"{prefix}{{{queue}}}")
+
+    def claims(self, owner: str) -> str:
+        """Return the hash of what *owner* has claimed."""
+        return f"{self.base}.claims:{owner}"
+
+    def bell(self, owner: str) -> str:
+        """Return the list on which *owner* waits."""
+        return f"{self.base}.bell:{owner}"
+
+    def __getitem__(self, name: str) -> str:
+        return f"{self.base}.{name}"

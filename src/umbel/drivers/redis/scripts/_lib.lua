@@ -1,0 +1,120 @@
+-- Shared by all scripts: pushing a message, storing a result, settling a claim.
+-- A queue is described by three arguments: base ("{q}"), and its ready lists joined by "\0".
+
+local function now_us()
+  local t = redis.call('TIME')
+  return t[1] * 1000000 + t[2]
+end
+
+local function split(text, separator)
+  local parts, from = {}, 1
+  while true do
+    local at = string.find(text, separator, from, true)
+    if not at then
+      parts[#parts + 1] = string.sub(text, from)
+      return parts
+    end
+    parts[#parts + 1] = string.sub(text, from, at - 1)
+    from = at + #separator
+  end
+end
+
+-- Wake up to n idle owners of a queue. A bell that nobody hears expires.
+local function ring(base, n)
+  for _ = 1, math.min(n, 8) do
+    local owner = redis.call('SPOP', base .. '.idle')
+    if not owner then return end
+    local bell = base .. '.bell:' .. owner
+    redis.call('LPUSH', bell, '1')
+    redis.call('PEXPIRE', bell, 10000)
+  end
+end
+
+-- due is in ms, '' means now. step is the digit of the index of the ready list.
+local function push(base, list, due, step, raw, now)
+  if due ~= '' and tonumber(due) > now / 1000 then
+    redis.call('ZADD', base .. '.delayed', due, step .. raw)
+  else
+    redis.call('LPUSH', list, raw)
+    ring(base, 1)
+  end
+end
+
+-- Move what is due to ready, at most limit messages, in the order of their due times.
+local function promote(base, lists, limit, now)
+  local delayed = base .. '.delayed'
+  local due = redis.call('ZRANGEBYSCORE', delayed, '-inf', now / 1000, 'LIMIT', 0, limit)
+  for i = 1, #due do
+    local step = tonumber(string.sub(due[i], 1, 1)) + 1
+    redis.call('LPUSH', lists[step] or lists[1], string.sub(due[i], 2))
+    redis.call('ZREM', delayed, due[i])
+  end
+  if #due > 0 then ring(base, #due) end
+  return #due
+end
+
+-- The rules of umbel.backend.ResultBackend.store. The state stands at the start of the document and the fence at its
+-- end, as umbel writes them; a document in another serializer than JSON is protected only against a write over SUCCESS.
+local FINAL = {SUCCESS = true, FAILURE = true, REVOKED = true}
+
+local function refused(stored, state, fence)
+  if not stored then return false end
+  if string.find(string.sub(stored, 1, 40), 'SUCCESS', 1, true) then return true end
+  local stored_fence = tonumber(string.match(stored, '"fence": ?(%d+)}$') or '0')
+  if fence == 0 or stored_fence == 0 then return false end
+  if fence < stored_fence then return true end
+  local stored_state = string.match(stored, '^{"status": ?"(%u+)"')
+  return fence == stored_fence and FINAL[stored_state] and not FINAL[state]
+end
+
+-- ttl is in ms, '' means for ever. The channel has the name of the key, as Celery's readers expect.
+local function store(key, channel, state, fence, ttl, meta)
+  if refused(redis.call('GET', key), state, tonumber(fence)) then return 0 end
+  if ttl == '' then
+    redis.call('SET', key, meta)
+  else
+    redis.call('SET', key, meta, 'PX', ttl)
+  end
+  redis.call('PUBLISH', channel, meta)
+  return 1
+end
+
+-- Put a message away under key (dead or parked); an entry of the same key is kept.
+local function put_away(base, place, key, reason, raw, now)
+  local data = base .. '.' .. place .. ':data'
+  if redis.call('HEXISTS', data, key) == 1 then key = key .. '#' .. string.format('%.0f', now) end
+  redis.call('HSET', data, key, reason .. '\0' .. raw)
+  redis.call('ZADD', base .. '.' .. place, now / 1000, key)
+end
+
+-- Carry out one settlement, described by ARGV from position at. Returns 1 or 0 (claim not held), and the next position.
+-- ARGV: tag verb nfields fields... nrecords (key channel state fence ttl meta)... nfollow (base list due step raw)...
+local function settle(base, claims, lists, at, now)
+  local tag, verb, nfields = ARGV[at], ARGV[at + 1], tonumber(ARGV[at + 2])
+  local f = at + 3
+  local nrecords = tonumber(ARGV[f + nfields])
+  local r = f + nfields + 1
+  local nfollow = tonumber(ARGV[r + nrecords * 6])
+  local w = r + nrecords * 6 + 1
+  local after = w + nfollow * 5
+  if redis.call('HDEL', claims, tag, 's:' .. tag) == 0 then return 0, after end
+  for i = 0, nrecords - 1 do
+    local o = r + i * 6
+    store(ARGV[o], ARGV[o + 1], ARGV[o + 2], ARGV[o + 3], ARGV[o + 4], ARGV[o + 5])
+  end
+  for i = 0, nfollow - 1 do
+    local o = w + i * 5
+    push(ARGV[o], ARGV[o + 1], ARGV[o + 2], ARGV[o + 3], ARGV[o + 4], now)
+  end
+  if verb == 'R' then
+    push(ARGV[f], ARGV[f + 1], ARGV[f + 2], ARGV[f + 3], ARGV[f + 4], now)
+  elseif verb == 'G' then
+    redis.call('RPUSH', lists[tonumber(ARGV[f]) + 1] or lists[1], ARGV[f + 1])
+    ring(base, 1)
+  elseif verb == 'B' then
+    put_away(base, 'dead', ARGV[f], ARGV[f + 1], ARGV[f + 2], now)
+  elseif verb == 'P' then
+    put_away(base, 'parked', ARGV[f], ARGV[f + 1], ARGV[f + 2], now)
+  end
+  return 1, after
+end

@@ -1,0 +1,55 @@
+-- Settle, promote, claim. Idempotent by seq; refused when the owner is not in the table.
+-- ARGV: base lists owner seq limit nsettle settlements...
+-- Returns nil if the owner is lost, else {claimed at (us), settled flags, tag, raw, tag, raw, ...}.
+local base, lists, owner = ARGV[1], split(ARGV[2], '\0'), ARGV[3]
+local seq, limit, nsettle = ARGV[4], tonumber(ARGV[5]), tonumber(ARGV[6])
+if not redis.call('ZSCORE', base .. '.owners', owner) then return false end
+local claims = base .. '.claims:' .. owner
+local now = now_us()
+local reply = {string.format('%.0f', now), ''}
+
+-- last = seq, time, settled flags and the tags of the last call
+local last = split(redis.call('HGET', claims, 'last') or '0', ' ')
+if last[1] == seq then
+  reply[1], reply[2] = last[2], last[3]
+  for i = 4, #last do
+    reply[#reply + 1] = last[i]
+    reply[#reply + 1] = redis.call('HGET', claims, last[i]) or ''
+  end
+  return reply
+end
+
+local at, flags = 7, {}
+for i = 1, nsettle do
+  local held
+  held, at = settle(base, claims, lists, at, now)
+  flags[i] = held
+end
+reply[2] = table.concat(flags)
+promote(base, lists, 100, now)
+
+local note, fields = {seq, reply[1], reply[2]}, {}
+local found = 0
+for step = 1, #lists do
+  if found >= limit then break end
+  local popped = redis.call('RPOP', lists[step], limit - found)
+  if popped then
+    for i = 1, #popped do
+      found = found + 1
+      local tag = seq .. ':' .. found .. ':' .. (step - 1)
+      fields[#fields + 1] = tag
+      fields[#fields + 1] = popped[i]
+      reply[#reply + 1] = tag
+      reply[#reply + 1] = popped[i]
+      note[#note + 1] = tag
+    end
+  end
+end
+fields[#fields + 1] = 'last'
+fields[#fields + 1] = table.concat(note, ' ')
+redis.call('HSET', claims, unpack(fields))
+if found == 0 and limit > 0 then
+  redis.call('SADD', base .. '.idle', owner)
+  redis.call('PEXPIRE', base .. '.idle', 60000)
+end
+return reply

@@ -1,0 +1,4 @@
+-- ARGV: base lists limit. Returns the due time (ms) of the next message, or nil.
+promote(ARGV[1], split(ARGV[2], '\0'), tonumber(ARGV[3]), now_us())
+local next = redis.call('ZRANGE', ARGV[1] .. '.delayed', 0, 0, 'WITHSCORES')
+return next[2] or false

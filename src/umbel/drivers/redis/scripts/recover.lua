@@ -1,0 +1,42 @@
+-- Take up to limit claims of one lapsed owner, newest first, and make them the caller's.
+-- ARGV: base owner limit. Returns nil if the caller is lost, else {time, more, tag, started, raw, ...}
+local base, owner, limit = ARGV[1], ARGV[2], tonumber(ARGV[3])
+local owners, reaped = base .. '.owners', base .. '.reaped'
+if not redis.call('ZSCORE', owners, owner) then return false end
+local now = now_us()
+local reply = {string.format('%.0f', now), 0}
+local dead = redis.call('ZRANGE', reaped, 0, 0)[1]
+if not dead then
+  dead = redis.call('ZRANGEBYSCORE', owners, '-inf', now / 1000, 'LIMIT', 0, 2)
+  dead = dead[1] == owner and dead[2] or dead[1]
+  if not dead then return reply end
+  redis.call('ZREM', owners, dead)
+  redis.call('ZADD', reaped, now / 1000, dead)
+  redis.call('SREM', base .. '.idle', dead)
+end
+local theirs, mine = base .. '.claims:' .. dead, base .. '.claims:' .. owner
+local tags = {}
+for _, field in ipairs(redis.call('HKEYS', theirs)) do
+  local seq, i, step = string.match(field, '^(%d+):(%d+):(%d)$')
+  if seq then tags[#tags + 1] = {tonumber(seq), tonumber(i), step, field} end
+end
+table.sort(tags, function(a, b) return a[1] > b[1] or (a[1] == b[1] and a[2] > b[2]) end)
+for n = 1, math.min(limit, #tags) do
+  local from, raw = tags[n][4], redis.call('HGET', theirs, tags[n][4])
+  -- sequence numbers of recovered claims start far above those of fetches
+  local tag = (1000000000000 + redis.call('HINCRBY', mine, 'recovered', 1)) .. ':1:' .. tags[n][3]
+  local started = redis.call('HGET', theirs, 's:' .. from) and 1 or 0
+  redis.call('HSET', mine, tag, raw)
+  if started == 1 then redis.call('HSET', mine, 's:' .. tag, '1') end
+  redis.call('HDEL', theirs, from, 's:' .. from)
+  reply[#reply + 1] = tag
+  reply[#reply + 1] = started
+  reply[#reply + 1] = raw
+end
+if #tags <= limit then
+  redis.call('DEL', theirs, base .. '.bell:' .. dead)
+  redis.call('ZREM', reaped, dead)
+end
+local lapsed = redis.call('ZCOUNT', owners, '-inf', now / 1000)
+if redis.call('ZCARD', reaped) > 0 or lapsed > 0 then reply[2] = 1 end
+return reply

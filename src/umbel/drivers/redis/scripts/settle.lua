@@ -1,0 +1,8 @@
+-- ARGV: base lists owner nsettle settlements... Returns nil if the owner is lost, else a flag for each.
+local base, lists, owner = ARGV[1], split(ARGV[2], '\0'), ARGV[3]
+if not redis.call('ZSCORE', base .. '.owners', owner) then return false end
+local at, flags, now = 5, {}, now_us()
+for i = 1, tonumber(ARGV[4]) do
+  flags[i], at = settle(base, base .. '.claims:' .. owner, lists, at, now)
+end
+return flags

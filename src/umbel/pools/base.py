@@ -1,0 +1,74 @@
+"""What the worker's parent knows of a pool: slots that take jobs and say what became of them."""
+
+from __future__ import annotations
+
+import asyncio
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+
+from umbel.execution.outcome import Job, Outcome
+
+__all__ = ["Death", "OnDeath", "OnOutcomes", "Pool", "Slot"]
+
+
+@dataclass(slots=True, eq=False)
+class Slot:
+    """A place that runs one job after the other, or `capacity` of them at once."""
+
+    number: int
+    capacity: int
+    pid: int = 0  # 0: its process is not up
+    jobs: dict[int, float] = field(default_factory=dict)  # tag -> expected seconds, of what was sent and has no outcome
+    heard: float = 0.0  # when it last got or finished something (time.monotonic)
+    stalled: bool = False  # what runs takes longer than was expected: it gets nothing more until it says something
+
+
+@dataclass(frozen=True, slots=True)
+class Death:
+    """The end of a child that should have lived."""
+
+    slots: Sequence[Slot]
+    pid: int
+    status: int  # as os.waitpid gives it
+    started: frozenset[int]  # tags that had certainly started
+    vague: bool  # several ran at once: any of the others may have started too
+
+
+OnOutcomes = Callable[[Slot, list[Outcome]], None]
+OnDeath = Callable[[Death], None]
+
+
+class Pool(ABC):
+    """Slots. All methods but `fork` are called on the parent's loop."""
+
+    name: str
+    slots: list[Slot]
+
+    @abstractmethod
+    def fork(self) -> None:
+        """Make the processes from which children come; called once, before the parent starts any thread."""
+
+    @abstractmethod
+    def start(self, loop: asyncio.AbstractEventLoop, on_outcomes: OnOutcomes, on_death: OnDeath) -> None:
+        """Bring the slots up; from now on the callbacks are called on *loop*."""
+
+    @abstractmethod
+    def send(self, slot: Slot, jobs: list[Job]) -> bool:
+        """Hand a packet of jobs to a slot. False: it takes none now."""
+
+    @abstractmethod
+    def take_back(self, slot: Slot) -> list[Job]:
+        """Return the jobs of the packets that the slot has not begun to read, and take them from it."""
+
+    @abstractmethod
+    def kill(self) -> None:
+        """End what runs, at once; children are replaced, their jobs are not reported."""
+
+    @abstractmethod
+    async def finish(self) -> None:
+        """Take no more jobs, wait until what runs has ended and was reported, and end the children."""
+
+    @abstractmethod
+    def close(self) -> None:
+        """End everything at once. Safe twice."""

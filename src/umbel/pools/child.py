@@ -1,0 +1,178 @@
+"""The life of a child: read packets of messages, run them, send outcomes. It holds no connection that claims or settles."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import os
+import signal
+import socket
+import sys
+import threading
+import time
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from typing import Protocol
+
+from umbel.execution.outcome import Job, Outcome, decode_jobs, encode_outcomes
+from umbel.pools import frames
+from umbel.pools.testimony import Testimony
+
+__all__ = ["ChildSlot", "Runner", "live", "serve", "serve_loop"]
+
+FLUSH_AFTER = 0.005  # seconds: an outcome does not wait longer than this for those behind it in the packet
+
+
+class Runner(Protocol):
+    """What runs one message; `umbel.execution.runner` in a worker."""
+
+    def run(self, job: Job) -> Outcome:
+        """Run one message in this thread."""
+
+    async def arun(self, job: Job, executor: ThreadPoolExecutor) -> Outcome:
+        """Run one message on the running loop."""
+
+    def starts_child(self, name: str) -> None:
+        """Prepare this process: drop inherited connections, send `worker_process_init`."""
+
+    def ends_child(self, exitcode: int) -> None:
+        """Send `worker_process_shutdown`."""
+
+
+@dataclass(frozen=True, slots=True)
+class ChildSlot:
+    """A slot, as its child sees it."""
+
+    socket: socket.socket
+    testimony: Testimony
+
+
+def live(runner: Runner, slots: list[ChildSlot], *, name: str, concurrency: int) -> None:
+    """Serve *slots* until their sockets close: one thread for each, or one loop if *concurrency* is above their number."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches the whole group; the parent decides
+    signal.signal(signal.SIGTERM, signal.SIG_DFL)
+    exitcode = 1
+    try:
+        runner.starts_child(name)
+        if concurrency > len(slots):
+            asyncio.run(serve_loop(runner, slots[0], concurrency))
+        elif len(slots) == 1:
+            serve(runner, slots[0])
+        else:
+            serve_threads(runner, slots)
+        exitcode = 0
+    except SystemExit as exc:
+        exitcode = exc.code if isinstance(exc.code, int) else 1
+    finally:
+        with contextlib.suppress(Exception):
+            runner.ends_child(exitcode)
+            sys.stdout.flush()
+            sys.stderr.flush()
+        os._exit(exitcode)
+
+
+def serve_threads(runner: Runner, slots: list[ChildSlot]) -> None:
+    """Serve each slot in its own thread; a thread that ends with an error ends the child, as a process would."""
+    ended = threading.Event()
+    failed: list[BaseException] = []
+
+    def work(slot: ChildSlot) -> None:
+        try:
+            serve(runner, slot)
+        except BaseException as exc:  # noqa: BLE001 - handed to the main thread
+            failed.append(exc)
+        finally:
+            ended.set()
+
+    threads = [threading.Thread(target=work, args=(slot,), name=f"slot-{number}", daemon=True) for number, slot in enumerate(slots, 1)]
+    for thread in threads:
+        thread.start()
+    ended.wait()
+    if failed:
+        raise failed[0]
+    for thread in threads:
+        thread.join()
+
+
+def serve(runner: Runner, slot: ChildSlot) -> None:
+    """Run packets one after the other, until the parent closes the socket."""
+    testimony, end = slot.testimony, slot.socket
+    while True:
+        try:
+            packet = frames.receive(end)
+        except frames.Closed:
+            return
+        unsent: list[Outcome] = []
+        since = time.monotonic()
+        for job in decode_jobs(packet):
+            testimony.start(job.tag)
+            outcome = runner.run(job)
+            unsent.append(outcome)
+            if not testimony.record(encode_outcomes([outcome])) or time.monotonic() - since > FLUSH_AFTER:
+                flush(slot, unsent)
+                since = time.monotonic()
+        flush(slot, unsent)
+
+
+def flush(slot: ChildSlot, unsent: list[Outcome]) -> None:
+    """Send what is not sent. In the kernel's buffer it is as safe from this child's death as in the testimony."""
+    if unsent:
+        try:
+            frames.send(slot.socket, encode_outcomes(unsent))
+        except frames.Closed:
+            raise SystemExit(0) from None  # the parent is gone: what ran here is not ours to tell any more
+        unsent.clear()
+        slot.testimony.start(0)
+        slot.testimony.clear()
+
+
+async def serve_loop(runner: Runner, slot: ChildSlot, concurrency: int) -> None:
+    """Run up to *concurrency* messages at once on one loop.
+
+    Several run at the same time, so the testimony names none: after a crash of this child they are all suspects.
+    """
+    loop = asyncio.get_running_loop()
+    slot.socket.setblocking(False)
+    free = asyncio.Semaphore(concurrency)
+    unsent: list[Outcome] = []
+    readable = asyncio.Event()
+    closed = False
+
+    def send() -> None:
+        try:
+            flush(slot, unsent)
+        except BlockingIOError:
+            loop.call_later(0.005, send)
+
+    async def run(job: Job) -> None:
+        outcome = await runner.arun(job, executor)
+        free.release()
+        if not unsent:
+            loop.call_soon(send)
+        unsent.append(outcome)
+
+    running: set[asyncio.Task[None]] = set()
+    loop.add_reader(slot.socket.fileno(), readable.set)
+    with ThreadPoolExecutor(concurrency, thread_name_prefix="task") as executor:
+        while not closed:
+            await readable.wait()
+            try:
+                packet = frames.receive(slot.socket)
+            except BlockingIOError:
+                readable.clear()
+                continue
+            except frames.Closed:
+                closed = True
+                continue
+            for job in decode_jobs(packet):
+                await free.acquire()
+                task = loop.create_task(run(job))
+                running.add(task)
+                task.add_done_callback(running.discard)
+        if running:
+            await asyncio.wait(running)
+        loop.remove_reader(slot.socket.fileno())
+
+
+Live = Callable[[list[ChildSlot]], None]

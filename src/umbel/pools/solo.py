@@ -1,0 +1,72 @@
+"""The solo pool: tasks run in the parent's main thread, one after the other. For debugging, and for small machines."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import queue
+import threading
+
+from umbel.execution.outcome import Job, Outcome
+from umbel.pools.base import OnDeath, OnOutcomes, Pool, Slot
+from umbel.pools.child import Runner
+
+__all__ = ["SoloPool"]
+
+
+class SoloPool(Pool):
+    """One slot. The worker's loop runs in a second thread; the main thread calls `run_here`."""
+
+    name = "solo"
+
+    def __init__(self, runner: Runner) -> None:
+        self._runner = runner
+        self.slots = [Slot(number=1, capacity=1)]
+        self._packets: queue.SimpleQueue[list[Job] | None] = queue.SimpleQueue()
+        self._idle = threading.Event()
+        self._idle.set()
+        self._ended = asyncio.Event()
+
+    def fork(self) -> None:
+        self._runner.starts_child("MainProcess")
+
+    def start(self, loop: asyncio.AbstractEventLoop, on_outcomes: OnOutcomes, on_death: OnDeath) -> None:  # noqa: ARG002 - it cannot die alone
+        self._loop, self._on_outcomes = loop, on_outcomes
+        self.slots[0].pid = threading.main_thread().native_id or 1
+
+    def run_here(self) -> None:
+        """Run packets in this thread until the pool is finished or closed."""
+        while (packet := self._packets.get()) is not None:
+            for job in packet:
+                outcome = self._runner.run(job)
+                self._tell([outcome])
+        with contextlib.suppress(RuntimeError):  # the loop may have ended before us
+            self._loop.call_soon_threadsafe(self._ended.set)
+
+    def _tell(self, outcomes: list[Outcome]) -> None:
+        with contextlib.suppress(RuntimeError):
+            self._loop.call_soon_threadsafe(self._on_outcomes, self.slots[0], outcomes)
+
+    def send(self, slot: Slot, jobs: list[Job]) -> bool:  # noqa: ARG002 - there is one
+        self._packets.put(jobs)
+        return True
+
+    def take_back(self, slot: Slot) -> list[Job]:  # noqa: ARG002 - there is one
+        jobs: list[Job] = []
+        with contextlib.suppress(queue.Empty):
+            while True:
+                jobs += self._packets.get_nowait() or []
+        return jobs
+
+    def kill(self) -> None:
+        """Forget what was sent. What runs in the main thread cannot be ended from here; its outcome is dropped."""
+        self.take_back(self.slots[0])
+        self.slots[0].jobs.clear()
+
+    async def finish(self) -> None:
+        self._packets.put(None)
+        await self._ended.wait()
+        self._runner.ends_child(0)
+
+    def close(self) -> None:
+        self._packets.put(None)

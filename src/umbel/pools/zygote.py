@@ -1,0 +1,137 @@
+"""The zygote: a process forked after the app is loaded and before any thread starts, from which all children are forked.
+
+A fork of a process with threads may deadlock in the child; the zygote never starts a thread. It also is what outlives a
+parent that was killed: when the pipe to the parent closes, it kills all children *before* the parent's lease can lapse,
+so that none of them runs beside the re-run of its task.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import ctypes
+import os
+import select
+import signal
+import socket
+import struct
+import sys
+from collections.abc import Callable, Sequence
+
+__all__ = ["Zygote"]
+
+ORDER = struct.Struct("<i")  # the number of the child to fork
+REPORT = struct.Struct("<iii")  # number, pid, wait status (-1: it has just started)
+PR_SET_PDEATHSIG = 1
+
+
+class Zygote:
+    """The parent's handle of its zygote."""
+
+    def __init__(self, live: Callable[[int], None], close: Sequence[socket.socket]) -> None:
+        """Fork the zygote; *live(number)* is what a child does, in the child. *close*: the parent's ends of the slots.
+
+        Only the parent may hold those: its children see them close when it stops or dies.
+        """
+        self.control, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+        sys.stdout.flush()
+        sys.stderr.flush()
+        self.pid = os.fork()
+        if self.pid == 0:
+            for end in (self.control, *close):
+                end.close()
+            try:
+                attend(theirs, live)
+            finally:
+                os._exit(0)
+        theirs.close()
+
+    def spawn(self, number: int) -> None:
+        """Ask for a child; `report` tells its pid."""
+        self.control.send(ORDER.pack(number))
+
+    def report(self) -> tuple[int, int, int]:
+        """Return (number, pid, wait status or -1 for a start); waits. EOFError: the zygote is gone."""
+        data = self.control.recv(REPORT.size)
+        if not data:
+            raise EOFError("the zygote is gone")
+        number, pid, status = REPORT.unpack(data)
+        return number, pid, status
+
+    def close(self) -> None:
+        """End the zygote, and with it all children that are still there."""
+        self.control.close()
+        with contextlib.suppress(ChildProcessError):
+            os.waitpid(self.pid, 0)
+
+
+def attend(control: socket.socket, live: Callable[[int], None]) -> None:
+    """Fork children as ordered and report their ends, until the parent is gone; then kill them all."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    signal.signal(signal.SIGTERM, signal.SIG_IGN)
+    signal.signal(signal.SIGHUP, signal.SIG_IGN)
+    waker, wakee = socket.socketpair()
+    wakee.setblocking(False)
+    waker.setblocking(False)
+    signal.signal(signal.SIGCHLD, lambda *_: None)
+    signal.set_wakeup_fd(wakee.fileno(), warn_on_full_buffer=False)
+    children: dict[int, int] = {}  # pid -> number
+    try:
+        while True:
+            ready, _, _ = select.select([control, waker], [], [])
+            if control in ready:
+                order = control.recv(ORDER.size)
+                if not order:
+                    return
+                (number,) = ORDER.unpack(order)
+                pid = fork_child(number, control, live)
+                children[pid] = number
+                control.send(REPORT.pack(number, pid, -1))
+            if waker in ready:
+                waker.recv(4096)
+                reap(control, children)
+    except (BrokenPipeError, ConnectionResetError):
+        return
+    finally:
+        for pid in children:
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(pid, signal.SIGKILL)
+
+
+def reap(control: socket.socket, children: dict[int, int]) -> None:
+    """Report all children that have ended."""
+    while children:
+        try:
+            pid, status = os.waitpid(-1, os.WNOHANG)
+        except ChildProcessError:
+            return
+        if pid == 0:
+            return
+        number = children.pop(pid, None)
+        if number is not None:
+            control.send(REPORT.pack(number, pid, status))
+
+
+def fork_child(number: int, control: socket.socket, live: Callable[[int], None]) -> int:
+    """Fork one child, which dies with the zygote where the kernel can promise that."""
+    zygote = os.getpid()
+    pid = os.fork()
+    if pid:
+        return pid
+    status = 1
+    try:
+        signal.set_wakeup_fd(-1)
+        signal.signal(signal.SIGCHLD, signal.SIG_DFL)
+        control.close()
+        die_with_parent(zygote)
+        live(number)
+        status = 0
+    finally:
+        os._exit(status)
+
+
+def die_with_parent(parent: int) -> None:
+    """Ask Linux to kill this process when its parent dies; elsewhere the closed socket ends an idle child."""
+    if sys.platform.startswith("linux"):
+        ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
+        if os.getppid() != parent:  # it died before we asked
+            os._exit(1)

@@ -1,0 +1,1 @@
+"""The worker: a parent that claims, settles and renews, and pools that run tasks."""

@@ -1,0 +1,279 @@
+"""The dispatcher stands between the broker and the pool: it admits deliveries, sends them, and settles what comes back."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import os
+import signal
+import time
+from collections.abc import Callable, Sequence
+from concurrent.futures import Executor
+
+from umbel import signals, states
+from umbel.broker import Broker, Delivery, Item, Settlement, Verb
+from umbel.exceptions import OperationalError, WorkerLostError
+from umbel.execution.outcome import Action, Outcome
+from umbel.execution.report import Reporter
+from umbel.execution.settle import Settler
+from umbel.execution.verdict import Postponed, Refused, Request, admit, lost
+from umbel.pools.base import Death, Pool, Slot
+from umbel.task import Task
+from umbel.wire import message as wire
+from umbel.worker.inflight import Inflight, Packet
+
+__all__ = ["Dispatcher"]
+
+received = logging.getLogger("celery.worker.strategy")
+consumer = logging.getLogger("celery.worker.consumer")
+pool_log = logging.getLogger("celery.pool")
+logger = logging.getLogger("celery.worker")
+
+STUCK_AFTER = 0.1  # seconds that a claimed message may wait here for a slot
+LOOK_EVERY = 0.05
+
+
+class Dispatcher:
+    """Runs on the worker's loop; everything that waits for a server is done in threads."""
+
+    def __init__(
+        self, broker: Broker, pool: Pool, settler: Settler, io: Executor, reporter: Reporter, *,
+        tasks: dict[str, Task], most_deliveries: int, prefetch: int | None, clock: Callable[[], float] = time.time,
+    ) -> None:  # fmt: skip
+        self._broker, self._pool, self._settler, self._io, self._reporter = broker, pool, settler, io, reporter
+        self._tasks, self._most, self._clock = tasks, most_deliveries, clock
+        self._inflight = Inflight(pool, cap=prefetch)
+        self._preparing: set[asyncio.Task[None]] = set()
+        self.room = self._inflight.room
+        self.on_room: Callable[[], None] = lambda: None
+
+    # Deliveries come in.
+
+    def deliver(self, deliveries: Sequence[Delivery]) -> None:
+        """Admit what was claimed and send what can start."""
+        now = self._clock()
+        requests = []
+        for delivery in deliveries:
+            match admit(delivery, self._tasks, now):
+                case Request() as request:
+                    requests.append(request)
+                case Refused() as refused:
+                    self._refuse(refused)
+                case Postponed() as postponed:
+                    self._postpone(postponed)
+        self._say_received(requests)
+        self._inflight.add(requests)
+        self._pump()
+
+    def _say_received(self, requests: Sequence[Request]) -> None:
+        if received.isEnabledFor(logging.INFO):
+            for request in requests:
+                received.info("Task %s[%s] received", request.glance.shadow or request.glance.task, request.glance.id)
+        if signals.task_received.receivers:
+            for request in requests:
+                signals.task_received.send(sender=self, request=request)
+
+    def _refuse(self, refused: Refused) -> None:
+        self._reporter.refused(refused)
+        settlement = Settlement(delivery=refused.delivery, verb=refused.verb, reason=refused.reason)
+        record = self._reporter.expired(refused) if refused.state == states.REVOKED else None
+        self._settler.add(settlement, record)
+
+    def _postpone(self, postponed: Postponed) -> None:
+        delivery, glance = postponed.delivery, postponed.glance
+        message = wire.decode(delivery.raw)
+        message.headers["umbel_waited"] = True  # or clocks that differ would send it round and round
+        item = Item(raw=wire.encode(message), queue=delivery.queue, id=glance.id, priority=glance.priority, due=postponed.due)
+        self._settler.add(Settlement(delivery=delivery, verb=Verb.RETRY, replacement=item))
+
+    # Requests go to slots.
+
+    def _pump(self) -> None:
+        for packet in self._inflight.assign():
+            if any(request.alone or not (request.acked or request.task.acks_late_now) for _, request in packet.requests):
+                task = asyncio.get_running_loop().create_task(self._prepare(packet))
+                self._preparing.add(task)
+                task.add_done_callback(self._preparing.discard)
+            else:
+                self._send(packet)
+
+    async def _prepare(self, packet: Packet) -> None:
+        """Write what must stand in the broker before these start: the mark of a suspect, or an early acknowledgement."""
+        try:
+            kept = await asyncio.get_running_loop().run_in_executor(self._io, self._write_before, packet)
+        except OperationalError as exc:
+            logger.warning("Cannot start %d task(s) now: %s", len(packet.requests), exc)
+            await asyncio.sleep(LOOK_EVERY)
+            self._inflight.back([tag for tag, _ in packet.requests])
+            return
+        for tag, _ in packet.requests:
+            if tag not in kept:
+                self._inflight.take(tag)
+        self._send(Packet(packet.slot, [(tag, request) for tag, request in packet.requests if tag in kept]))
+
+    def _write_before(self, packet: Packet) -> set[int]:
+        kept = set()
+        for tag, request in packet.requests:
+            if not request.task.acks_late_now:
+                request.acked = request.acked or self._broker.settle([Settlement(delivery=request.delivery, verb=Verb.ACK)])[0]
+                held = request.acked
+            else:
+                held = not request.alone or self._broker.mark_started(request.delivery)
+            if held:
+                kept.add(tag)
+        return kept
+
+    def _send(self, packet: Packet) -> None:
+        if not packet.requests:
+            return
+        if not self._pool.send(packet.slot, packet.jobs()):
+            self._inflight.back([tag for tag, _ in packet.requests])
+            return
+        for _, request in packet.requests:
+            record = self._reporter.started(request, packet.slot.pid)
+            if record is not None:
+                self._settler.store(record)
+
+    # Outcomes come back.
+
+    def on_outcomes(self, slot: Slot, outcomes: list[Outcome]) -> None:
+        """Settle what a slot has finished, and send more."""
+        for outcome in outcomes:
+            request = self._inflight.finished(slot, outcome)
+            if request is not None:
+                self._settle(request, outcome)
+        self._pump()
+        self.on_room()
+
+    def _settle(self, request: Request, outcome: Outcome) -> None:
+        delivery, glance = request.delivery, request.glance
+        record = self._reporter.record(request, outcome.state, outcome.meta) if outcome.meta is not None else None
+        item = None
+        if outcome.action is Action.RETRY and outcome.replacement is not None:
+            r = outcome.replacement
+            item = Item(raw=r.raw, queue=r.queue, id=r.id, priority=r.priority, due=r.due)
+        elif outcome.action is Action.REQUEUE:
+            item = Item(raw=delivery.raw, queue=delivery.queue, id=glance.id, priority=glance.priority)
+        if request.acked:
+            if record is not None:
+                self._settler.store(record)
+            if item is not None:
+                self._settler.publish(item)
+            return
+        verb = Verb.BURY if outcome.action is Action.BURY else Verb.ACK if item is None else Verb.RETRY
+        self._settler.add(Settlement(delivery=delivery, verb=verb, replacement=item, reason=outcome.reason), record)
+
+    # Children die.
+
+    def on_death(self, death: Death) -> None:
+        """Deal with the jobs of a child that died: what had started is counted, what had not goes to another slot."""
+        how = ended(death.status)
+        pool_log.error("Process pid:%d exited with '%s'", death.pid, how)
+        unread = {job.tag for slot in death.slots for job in self._pool.take_back(slot)}
+        for slot in death.slots:
+            slot.stalled = False
+            tags = set(slot.jobs)
+            for tag in tags & death.started:
+                self._crashed(tag, how)
+            rest = tags - death.started
+            if death.vague:
+                for tag in rest - unread:
+                    request = self._inflight.take(tag)
+                    if request is not None and not request.acked:
+                        self._give_back([request], suspect=True)
+                rest &= unread
+            self._inflight.back(rest)
+        self._pump()
+        self.on_room()
+
+    def _crashed(self, tag: int, how: str) -> None:
+        request = self._inflight.take(tag)
+        if request is None:
+            return
+        again = bool(request.task.option("reject_on_worker_lost"))
+        self.worker_lost(request.delivery, request, WorkerLostError(f"Worker exited prematurely: {how}."), again=again)
+
+    def worker_lost(self, delivery: Delivery, request: Request, exc: WorkerLostError, *, again: bool) -> None:
+        """Decide about a task whose process died while it ran."""
+        verdict = lost(attempts=delivery.attempts + 1, most=self._most, acked=request.acked, again=again)
+        record = self._reporter.lost(request, exc, again=not verdict.failed)
+        settlement = Settlement(
+            delivery=delivery, verb=verdict.verb, attempts=verdict.attempts,
+            reason=f"its process died {verdict.attempts} time(s), the last time: {exc}" if verdict.verb is Verb.BURY else "",
+        )  # fmt: skip
+        if request.acked:
+            if record is not None:
+                self._settler.store(record)
+        else:
+            self._settler.add(settlement, record)
+
+    def recovered(self, delivery: Delivery) -> None:
+        """Give back what a dead node had claimed; what has died too often is settled as failed and buried."""
+        if not delivery.suspect and delivery.attempts >= self._most:
+            match admit(delivery, self._tasks, self._clock()):
+                case Request() as request:
+                    exc = WorkerLostError("The worker was lost while the task ran.")
+                    request.delivery = Delivery(
+                        queue=delivery.queue, tag=delivery.tag, owner=delivery.owner, raw=delivery.raw,
+                        fence=delivery.fence, attempts=delivery.attempts - 1,
+                    )  # fmt: skip
+                    self.worker_lost(request.delivery, request, exc, again=True)
+                    return
+                case _:
+                    pass
+        settlement = Settlement(delivery=delivery, verb=Verb.GIVE_BACK, attempts=delivery.attempts, suspect=delivery.suspect)
+        self._settler.add(settlement)
+
+    # Things that wait too long go back.
+
+    async def look_after(self) -> None:
+        """Take back what waits behind something slow, and give back what cannot start soon, for ever."""
+        while True:
+            await asyncio.sleep(LOOK_EVERY)
+            if not len(self._inflight):
+                continue
+            for slot in self._inflight.overdue():
+                self._inflight.back([job.tag for job in self._pool.take_back(slot)])
+            self._pump()
+            self._give_back(self._inflight.stuck(STUCK_AFTER))
+
+    def _give_back(self, requests: Sequence[Request], *, suspect: bool = False) -> None:
+        """Give *requests* back to the heads of their queues, the newest first, so that their order stays."""
+        for request in reversed(requests):
+            delivery = request.delivery
+            self._settler.add(
+                Settlement(delivery=delivery, verb=Verb.GIVE_BACK, attempts=delivery.attempts, suspect=suspect or delivery.suspect)
+            )
+
+    async def drain(self) -> None:
+        """Give back what has not begun, and wait for what has."""
+        for slot in self._pool.slots:
+            self._inflight.back([job.tag for job in self._pool.take_back(slot)])
+        if self._preparing:
+            await asyncio.wait(self._preparing)
+        waiting = [request for _, request, _ in self._inflight.waiting]
+        self._inflight.waiting.clear()
+        self._give_back([request for request in waiting if not request.acked])
+        for request in waiting:
+            if request.acked:  # it asked for an early acknowledgement and has not begun: it is sent again
+                glance = request.glance
+                self._settler.publish(Item(raw=request.delivery.raw, queue=request.delivery.queue, id=glance.id, priority=glance.priority))
+        await self._pool.finish()
+
+    @property
+    def running(self) -> int:
+        """How many requests are with the pool."""
+        return len(self._inflight.sent)
+
+    def forget(self) -> None:
+        """Drop everything and end what runs: the claims were lost."""
+        self._inflight.clear()
+        self._pool.kill()
+
+
+def ended(status: int) -> str:
+    """Return in words how a process ended, from what os.waitpid says."""
+    code = os.waitstatus_to_exitcode(status) if status >= 0 else status
+    if code < 0:
+        return f"signal {-code} ({signal.Signals(-code).name})"
+    return f"exitcode {code}"

@@ -1,0 +1,89 @@
+"""The keeper renews the lease of a solo worker, whose own process may hold the interpreter's lock for minutes.
+
+    python -m umbel.worker.keeper      reads one line of JSON for each owner to keep, from standard input
+
+It imports no app and runs no user code. It never renews for a parent that is gone (its input closes) or stopped.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import select
+import subprocess
+import sys
+import time
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from umbel.drivers import open_broker
+from umbel.exceptions import OperationalError
+
+__all__ = ["Keeper", "main"]
+
+
+class Keeper:
+    """The parent's handle of its keeper process."""
+
+    def __init__(self, url: str, options: dict[str, Any], queues: Sequence[str], *, lease: float, renewal: float) -> None:
+        self._order = {"url": url, "options": options, "queues": list(queues), "lease": lease, "renewal": renewal, "parent": os.getpid()}
+        self._process: subprocess.Popen[bytes] | None = None
+
+    def keep(self, owner: str) -> None:
+        """Renew *owner*'s lease from now on, instead of any owner before."""
+        if self._process is None:
+            self._process = subprocess.Popen([sys.executable, "-m", "umbel.worker.keeper"], stdin=subprocess.PIPE)  # noqa: S603 - our own module
+        assert self._process.stdin is not None
+        with contextlib.suppress(BrokenPipeError):
+            self._process.stdin.write(json.dumps({**self._order, "owner": owner}).encode() + b"\n")
+            self._process.stdin.flush()
+
+    def close(self) -> None:
+        """End the process."""
+        if self._process is not None:
+            assert self._process.stdin is not None
+            with contextlib.suppress(BrokenPipeError):
+                self._process.stdin.close()
+            self._process.wait()
+
+
+def main() -> None:
+    """Renew until standard input closes."""
+    order: dict[str, Any] = {}
+    broker = None
+    next_renewal = 0.0
+    pending = b""
+    while True:
+        ready, _, _ = select.select([0], [], [], max(0.0, next_renewal - time.monotonic()) if broker else None)
+        if ready:
+            data = os.read(0, 65536)
+            if not data:
+                return
+            *lines, pending = (pending + data).split(b"\n")
+            if not lines:
+                continue
+            order = json.loads(lines[-1])
+            broker = broker or open_broker(order["url"], options=order["options"])
+        if broker is not None and time.monotonic() >= next_renewal:
+            next_renewal = time.monotonic() + order["renewal"]
+            if runs(order["parent"]):
+                with contextlib.suppress(OperationalError):  # the parent says so, too
+                    broker.renew(order["owner"], order["queues"], lease=order["lease"])
+
+
+def runs(pid: int) -> bool:
+    """Answer whether process *pid* is there and not stopped (SIGSTOP), where /proc can tell."""
+    if os.getppid() != pid:
+        return False
+    try:
+        state = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0]
+    except OSError:
+        return True
+    return state not in {"T", "t", "Z"}
+
+
+if __name__ == "__main__":
+    with contextlib.suppress(KeyboardInterrupt):
+        main()

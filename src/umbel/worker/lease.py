@@ -1,0 +1,111 @@
+"""The worker's lease: it owns what it claimed for as long as it renews, by the broker's clock."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import time
+from collections.abc import Callable, Sequence
+from concurrent.futures import Executor
+
+from umbel.broker import Broker, OwnerLost
+from umbel.exceptions import OperationalError
+from umbel.ids import uuid
+
+__all__ = ["Lease", "boottime"]
+
+logger = logging.getLogger("celery.worker")
+RETRY_AFTER = 0.5  # seconds
+
+
+def boottime() -> float:
+    """Return seconds that also pass while the machine is suspended, where the system can say."""
+    return time.clock_gettime(time.CLOCK_BOOTTIME) if hasattr(time, "CLOCK_BOOTTIME") else time.monotonic()
+
+
+class Lease:
+    """An owner in the tables of all consumed queues: the node's name and an epoch of its own.
+
+    Invariant: `held` is counted from before the renewal was sent, so it ends before the broker's own deadline does.
+    """
+
+    def __init__(
+        self, broker: Broker, io: Executor, *, node: str, queues: Sequence[str], lease: float, renewal: float, on_lost: Callable[[], None]
+    ) -> None:
+        self._broker, self._io, self._node = broker, io, node
+        self.queues, self.lease, self._renewal = tuple(queues), lease, renewal
+        self._on_lost = on_lost
+        self._until = 0.0
+        self.owner = ""
+        self.unbroken_since: float | None = None  # since when every renewal has succeeded
+        self._renew_now = asyncio.Event()
+
+    def held(self) -> bool:
+        """Answer whether this node may still write: its deadline has not passed."""
+        return boottime() < self._until
+
+    async def join(self) -> None:
+        """Enter the tables under a new epoch.
+
+        Raises:
+            BrokerUnavailable: the broker does not answer.
+        """
+        owner = f"{self._node}:{uuid()}"
+        asked = boottime()
+        await self._in_thread(self._join, owner)
+        self.owner, self._until = owner, asked + self.lease
+        if self.unbroken_since is None:
+            self.unbroken_since = asked
+
+    def _join(self, owner: str) -> None:
+        self._broker.join(owner, self.queues, lease=self.lease)
+
+    async def run(self) -> None:
+        """Renew for ever; after an outage, revive the owner or join anew."""
+        wait = self._renewal
+        while True:
+            try:
+                await asyncio.wait_for(self._renew_now.wait(), wait)
+                self._renew_now.clear()
+            except TimeoutError:
+                pass
+            wait = self._renewal if await self._renew() else RETRY_AFTER
+
+    async def _renew(self) -> bool:
+        asked = boottime()
+        try:
+            if await self._in_thread(self._ask):
+                self._until = asked + self.lease
+                if self.unbroken_since is None:
+                    self.unbroken_since = asked
+                return True
+            logger.error(
+                "The lease of %s lapsed and its tasks were given to others (it was stopped or cut off for more than %g s). "
+                "What runs here is stopped; joining again.", self._node, self.lease,
+            )  # fmt: skip
+            self._until = 0.0
+            self._on_lost()
+            await self.join()
+        except (OperationalError, OwnerLost) as exc:
+            logger.warning("Cannot renew the lease: %s Trying again in %s s.", exc, RETRY_AFTER)
+            self.unbroken_since = None
+            return False
+        return True
+
+    def lost(self) -> None:
+        """Renew now: a claim was refused because the owner is not in the table."""
+        self._until = 0.0
+        self._renew_now.set()
+
+    def _ask(self) -> bool:
+        return self._broker.renew(self.owner, self.queues, lease=self.lease)
+
+    async def leave(self) -> None:
+        """Leave the tables, giving back what is still claimed."""
+        await self._in_thread(self._leave)
+
+    def _leave(self) -> None:
+        self._broker.leave(self.owner, self.queues)
+
+    async def _in_thread(self, function: Callable[..., bool | None], *args: str) -> bool | None:
+        return await asyncio.get_running_loop().run_in_executor(self._io, function, *args)
