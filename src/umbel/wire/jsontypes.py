@@ -101,7 +101,7 @@ def _revive(obj: dict[str, Any]) -> Any:
     decoder = _DECODERS.get(marker) if isinstance(marker, str) else None
     if decoder is None:
         raise DecodeError(
-            f"Unsupported type {saferepr(marker, 60)} in a JSON message. If it is one of yours, call register_type() for it in this process too.",
+            f"Unsupported type {saferepr(marker, 60)} in a JSON message. If it is yours, call register_type() in this process too.",
         )
     try:
         return decoder(value)

@@ -13,7 +13,7 @@ from typing import Any
 
 import msgspec
 
-from umbel.exceptions import ContentDisallowed, DecodeError, EncodeError
+from umbel.exceptions import ContentDisallowed, DecodeError, EncodeError, SerializerNotInstalled
 from umbel.wire import jsontypes
 from umbel.wire.compression import compress, decompress
 from umbel.wire.saferepr import saferepr
@@ -75,7 +75,8 @@ def encode(name: str | None, obj: Any) -> tuple[str, str, bytes]:
         content type, content encoding, body
 
     Raises:
-        EncodeError: there is no such serializer, or it cannot write the value.
+        SerializerNotInstalled: there is no such serializer.
+        EncodeError: it cannot write the value.
     """
     if name == "json":
         return "application/json", "utf-8", jsontypes.dumps(obj).encode("ascii")
@@ -83,7 +84,7 @@ def encode(name: str | None, obj: Any) -> tuple[str, str, bytes]:
         return _encode_raw(obj)
     serializer = _BY_NAME.get(name)
     if serializer is None:
-        raise EncodeError(f"No serializer called {name!r}. Known: {', '.join(sorted(_BY_NAME))}.")
+        raise SerializerNotInstalled(f"No serializer called {name!r}. Known: {', '.join(sorted(_BY_NAME))}.")
     try:
         body = serializer.encoder(obj)
     except EncodeError:
@@ -117,10 +118,11 @@ def decode(body: bytes, content_type: str, content_encoding: str, accept: frozen
     if content_type in TRUSTED:
         return body if content_type == "application/data" else _text(body, content_encoding)
     serializer = _BY_TYPE.get(content_type)
-    name = serializer.name if serializer else "unknown"
+    if serializer is None:
+        raise ContentDisallowed(f"Refusing to deserialize untrusted content of the unknown type {content_type!r}. Send json.")
     raise ContentDisallowed(
-        f"Refusing to deserialize untrusted content of type {name} ({content_type}). "
-        f"If you trust everyone who can send here, add {name!r} to accept_content.",
+        f"Refusing to deserialize untrusted content of type {serializer.name} ({content_type}). "
+        f"If you trust everyone who can send here, add {serializer.name!r} to accept_content.",
     )
 
 
@@ -152,14 +154,14 @@ def content_types(names: Iterable[str]) -> frozenset[str]:
     """Turn serializer names, or content types themselves, into the content types that `decode` accepts.
 
     Raises:
-        DecodeError: there is no such serializer.
+        SerializerNotInstalled: there is no such serializer.
     """
     return frozenset(name if "/" in name else _named(name) for name in names)
 
 
 def _named(name: str) -> str:
     if name not in _BY_NAME:
-        raise DecodeError(f"accept_content names a serializer {name!r} that does not exist. Known: {', '.join(sorted(_BY_NAME))}.")
+        raise SerializerNotInstalled(f"accept_content names {name!r}, which is no serializer. Known: {', '.join(sorted(_BY_NAME))}.")
     return _BY_NAME[name].content_type
 
 
