@@ -1,0 +1,43 @@
+# ruff: noqa: D102, ARG002 - the interface documents the methods
+"""What stands where no result backend is configured."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import NoReturn
+
+from umbel.backend import Record, ResultBackend
+
+__all__ = ["DisabledBackend"]
+
+
+class DisabledBackend(ResultBackend):
+    """Takes every write without keeping it; refuses every read."""
+
+    def open(self) -> None:
+        pass
+
+    def close(self) -> None:
+        pass
+
+    def store(self, records: Sequence[Record]) -> list[bool]:
+        return [True] * len(records)
+
+    def get(self, ids: Sequence[str]) -> list[bytes | None]:
+        self._refuse()
+
+    def wait(self, id: str, seen: bytes | None, timeout: float) -> bytes | None:
+        self._refuse()
+
+    def forget(self, ids: Sequence[str]) -> None:
+        pass
+
+    def prune(self) -> int:
+        return 0
+
+    @staticmethod
+    def _refuse() -> NoReturn:
+        raise NotImplementedError(
+            "No result backend is configured. Set result_backend, for example to redis://127.0.0.1:6379/1 or "
+            "sqlite:////absolute/path/umbel.sqlite3, to read states and results."
+        )
