@@ -1,0 +1,223 @@
+# ruff: noqa: D102, ARG002 - the interface documents the methods
+"""The broker in memory. Each method is one step under the store's lock."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any, ClassVar
+
+from umbel.backend import ResultBackend
+from umbel.broker import Broker, BrokerFeatures, DeadLetter, Delivery, Item, OwnerLost, QueueDepth, Recovered, Settlement, Verb
+from umbel.clock import Clock, SystemClock
+from umbel.drivers.memory.backend import MemoryBackend
+from umbel.drivers.memory.store import Message, Owner, Queue, store_of
+
+__all__ = ["MemoryBroker"]
+
+
+class MemoryBroker(Broker):
+    """Messages that live and die with this process. A child forked from it works on its own copy."""
+
+    features: ClassVar[BrokerFeatures] = BrokerFeatures(atomic_settle=True, shared=False)
+
+    def __init__(
+        self, url: str = "memory://", *, options: Mapping[str, Any] | None = None, timeout: float = 2.0, clock: Clock | None = None
+    ) -> None:
+        self.store = store_of(url)
+        self._changed = self.store.changed
+        self._clock = clock or SystemClock()
+
+    def open(self) -> None:
+        pass
+
+    def close(self) -> None:
+        pass
+
+    def publish(self, items: Sequence[Item]) -> None:
+        with self._changed:
+            self._add(items)
+
+    def _add(self, items: Sequence[Item]) -> None:
+        now = self._clock.now()
+        for item in items:
+            self.store.add(item, now)
+        self._changed.notify_all()
+
+    def join(self, owner: str, queues: Sequence[str], *, lease: float) -> None:
+        with self._changed:
+            expires = self._clock.monotonic() + lease
+            for name in queues:
+                entry = self.store.queues[name].owners.setdefault(owner, Owner(expires))
+                if entry.reaped:
+                    raise OwnerLost(owner)
+                entry.expires = expires
+
+    def renew(self, owner: str, queues: Sequence[str], *, lease: float) -> bool:
+        with self._changed:
+            expires = self._clock.monotonic() + lease
+            entries = [self.store.queues[name].holder(owner) for name in queues]
+            for entry in entries:
+                if entry is not None:
+                    entry.expires = expires
+            return None not in entries
+
+    def leave(self, owner: str, queues: Sequence[str]) -> None:
+        with self._changed:
+            for name in queues:
+                queue = self.store.queues[name]
+                if queue.holder(owner) is not None:
+                    for message in queue.owners.pop(owner).claims.values():
+                        queue.put(message)
+            self._changed.notify_all()
+
+    def fetch(self, queue: str, limit: int, *, owner: str, seq: int, settle: Sequence[Settlement] = ()) -> list[Delivery]:
+        with self._changed:
+            state = self.store.queues[queue]
+            entry = state.holder(owner)
+            if entry is None:
+                raise OwnerLost(owner)
+            if seq > entry.seq:
+                entry.seq = seq
+                for settlement in settle:
+                    self._settle(settlement)
+                self.store.promote(state, self._clock.now(), 1000)
+                self._claim(entry, state.take(limit), seq=seq)
+            return self._deliveries(queue, owner, [m for m in entry.claims.values() if m.seq == seq])
+
+    def _claim(self, entry: Owner, messages: Sequence[Message], *, seq: int) -> None:
+        for message in messages:
+            message.fence, message.seq, message.started = self.store.next_fence(), seq, False
+            entry.claims[str(message.fence)] = message
+
+    @staticmethod
+    def _deliveries(queue: str, owner: str, messages: Sequence[Message]) -> list[Delivery]:
+        return [
+            Delivery(
+                queue=queue, tag=str(m.fence), owner=owner, raw=m.item.raw, fence=m.fence, attempts=m.attempts, suspect=m.suspect
+            )
+            for m in messages
+        ]  # fmt: skip
+
+    def wait(self, owner: str, queues: Sequence[str], timeout: float) -> None:
+        with self._changed:
+            self._changed.wait_for(lambda: any(self._has_work(self.store.queues[name]) for name in queues), timeout)
+
+    def _has_work(self, queue: Queue) -> bool:
+        return bool(queue.ready) or bool(queue.delayed and queue.delayed[0][0] <= self._clock.now())
+
+    def settle(self, settlements: Sequence[Settlement]) -> list[bool]:
+        with self._changed:
+            return [self._settle(settlement) for settlement in settlements]
+
+    def _settle(self, settlement: Settlement) -> bool:
+        delivery = settlement.delivery
+        queue = self.store.queues[delivery.queue]
+        entry = queue.holder(delivery.owner)
+        message = entry.claims.pop(delivery.tag, None) if entry else None
+        if message is None:
+            return False
+        now = self._clock.now()
+        self._move(queue, message, settlement, now)
+        for record in settlement.records:
+            self.store.write(record, now)
+        self._add(settlement.follow_ups)
+        return True
+
+    def _move(self, queue: Queue, message: Message, settlement: Settlement, now: float) -> None:
+        match settlement.verb:
+            case Verb.ACK:
+                pass
+            case Verb.RETRY:
+                assert settlement.replacement is not None, "a retry needs its replacement"
+                self.store.add(settlement.replacement, now)
+            case Verb.GIVE_BACK:
+                message.attempts, message.suspect = settlement.attempts, settlement.suspect
+                queue.put(message)
+            case Verb.BURY | Verb.PARK:
+                message.reason, message.at = settlement.reason, now
+                (queue.dead if settlement.verb is Verb.BURY else queue.parked).append(message)
+
+    def recover(self, queue: str, *, owner: str, limit: int) -> Recovered:
+        with self._changed:
+            state = self.store.queues[queue]
+            mine = state.holder(owner)
+            if mine is None:
+                raise OwnerLost(owner)
+            now = self._clock.monotonic()
+            lapsed = [name for name, entry in state.owners.items() if entry is not mine and (entry.reaped or entry.expires <= now)]
+            if not lapsed:
+                return Recovered(deliveries=(), more=False)
+            lost = state.owners[lapsed[0]]
+            lost.reaped = True
+            taken = sorted(lost.claims.items(), key=lambda claim: claim[1].order)[:limit]
+            for tag, message in taken:
+                del lost.claims[tag]
+                message.attempts += message.started
+                message.suspect = not message.started
+            self._claim(mine, [message for _, message in taken], seq=0)
+            if not lost.claims:
+                del state.owners[lapsed[0]]
+            more = bool(lost.claims) or len(lapsed) > 1
+            return Recovered(deliveries=self._deliveries(queue, owner, [message for _, message in taken]), more=more)
+
+    def mark_started(self, delivery: Delivery) -> bool:
+        with self._changed:
+            entry = self.store.queues[delivery.queue].holder(delivery.owner)
+            message = entry.claims.get(delivery.tag) if entry else None
+            if message is not None:
+                message.started = True
+            return message is not None
+
+    def promote(self, queue: str, *, limit: int = 1000) -> float | None:
+        with self._changed:
+            due = self.store.promote(self.store.queues[queue], self._clock.now(), limit)
+            self._changed.notify_all()
+            return due
+
+    def depth(self, queues: Sequence[str]) -> dict[str, QueueDepth]:
+        with self._changed:
+            return {name: self._depth(self.store.queues[name]) for name in queues}
+
+    @staticmethod
+    def _depth(queue: Queue) -> QueueDepth:
+        return QueueDepth(
+            ready=len(queue.ready),
+            delayed=len(queue.delayed),
+            claimed=sum(len(owner.claims) for owner in queue.owners.values()),
+            parked=len(queue.parked),
+            dead=len(queue.dead),
+        )
+
+    def purge(self, queue: str) -> int:
+        with self._changed:
+            state = self.store.queues[queue]
+            removed = len(state.ready) + len(state.delayed)
+            state.ready.clear()
+            state.delayed.clear()
+            return removed
+
+    def dead(self, queue: str, *, limit: int = 100) -> list[DeadLetter]:
+        with self._changed:
+            return self._letters(self.store.queues[queue].dead[::-1][:limit])
+
+    def parked(self, queue: str, *, limit: int = 100) -> list[DeadLetter]:
+        with self._changed:
+            return self._letters(self.store.queues[queue].parked[:limit])
+
+    @staticmethod
+    def _letters(messages: Sequence[Message]) -> list[DeadLetter]:
+        return [DeadLetter(id=m.item.id, raw=m.item.raw, reason=m.reason, at=m.at) for m in messages]
+
+    def unpark(self, queue: str, tasks: Sequence[str]) -> int:
+        with self._changed:
+            state = self.store.queues[queue]
+            wanted = [message for message in state.parked if message.reason in tasks]
+            state.parked = [message for message in state.parked if message.reason not in tasks]
+            for message in wanted:
+                message.position = self.store.next_position()
+                state.put(message)
+            self._changed.notify_all()
+            return len(wanted)
+
+    def settles_with(self, backend: ResultBackend) -> bool:
+        return isinstance(backend, MemoryBackend) and backend.state is self.store

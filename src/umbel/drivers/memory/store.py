@@ -1,0 +1,137 @@
+"""The state that memory brokers and backends of one name share."""
+
+from __future__ import annotations
+
+import threading
+from collections import defaultdict
+from dataclasses import dataclass, field
+from functools import partial
+from heapq import heappop, heappush
+from itertools import count
+from urllib.parse import urlsplit
+
+from umbel.backend import Record
+from umbel.broker import Item
+from umbel.drivers.acceptance import may_replace
+
+__all__ = ["Message", "Owner", "Queue", "Result", "Store", "store_of"]
+
+
+@dataclass(slots=True, eq=False)
+class Message:
+    """One message, wherever it is."""
+
+    item: Item
+    position: int  # order in its queue; kept by a claim, so that what is given back returns to its place
+    attempts: int = 0
+    suspect: bool = False
+    started: bool = False
+    seq: int = 0  # the fetch that claimed it; 0: recovered
+    fence: int = 0
+    reason: str = ""
+    at: float = 0.0
+
+    @property
+    def order(self) -> tuple[int, int]:
+        """Its place among the ready ones of its queue: smaller is sooner."""
+        return self.item.priority, self.position
+
+
+@dataclass(slots=True)
+class Owner:
+    """One entry in a queue's table of owners."""
+
+    expires: float
+    seq: int = 0
+    reaped: bool = False  # its claims are being taken: it is fenced already
+    claims: dict[str, Message] = field(default_factory=dict)
+
+
+@dataclass(slots=True)
+class Queue:
+    """The five places of one queue, and its owners, who hold the claimed."""
+
+    ready: list[tuple[tuple[int, int], Message]] = field(default_factory=list)  # a heap
+    delayed: list[tuple[float, int, Message]] = field(default_factory=list)  # a heap
+    owners: dict[str, Owner] = field(default_factory=dict)
+    parked: list[Message] = field(default_factory=list)
+    dead: list[Message] = field(default_factory=list)
+
+    def put(self, message: Message) -> None:
+        """Add *message* to what is ready, at its position."""
+        heappush(self.ready, (message.order, message))
+
+    def take(self, limit: int) -> list[Message]:
+        """Remove up to *limit* ready messages, the first first."""
+        return [heappop(self.ready)[1] for _ in range(min(limit, len(self.ready)))]
+
+    def holder(self, name: str) -> Owner | None:
+        """Return the entry of an owner that was not reaped."""
+        owner = self.owners.get(name)
+        return None if owner is None or owner.reaped else owner
+
+
+@dataclass(frozen=True, slots=True)
+class Result:
+    """One stored result."""
+
+    state: str
+    meta: bytes
+    fence: int
+    expires: float | None  # seconds since the epoch
+
+
+class Store:
+    """All queues and results under one lock. Its methods expect the caller to hold `changed`."""
+
+    def __init__(self) -> None:
+        self.changed = threading.Condition()
+        self.queues: defaultdict[str, Queue] = defaultdict(Queue)
+        self.results: dict[str, Result] = {}
+        # One counter of fences for all queues: a task that is retried on another queue must not look older there.
+        self.next_fence = partial(next, count(1))
+        self.next_position = partial(next, count(1))
+
+    def add(self, item: Item, now: float) -> None:
+        """Publish *item*."""
+        queue = self.queues[item.queue]
+        message = Message(item, self.next_position())
+        if item.due is None or item.due <= now:
+            queue.put(message)
+        else:
+            heappush(queue.delayed, (item.due, message.position, message))
+
+    def promote(self, queue: Queue, now: float, limit: int) -> float | None:
+        """Move up to *limit* due messages to the tail of ready; return when the next one is due."""
+        while queue.delayed and queue.delayed[0][0] <= now and limit > 0:
+            message = heappop(queue.delayed)[2]
+            message.position = self.next_position()
+            queue.put(message)
+            limit -= 1
+        return queue.delayed[0][0] if queue.delayed else None
+
+    def write(self, record: Record, now: float) -> bool:
+        """Store one result, unless what is there forbids it."""
+        old = self.result(record.id, now)
+        if old is not None and not may_replace(record, old.state, old.fence):
+            return False
+        expires = None if record.expires is None else now + record.expires
+        fence = max(record.fence, old.fence if old else 0)
+        self.results[record.id] = Result(record.state, record.meta, fence, expires)
+        return True
+
+    def result(self, id: str, now: float) -> Result | None:
+        """Return the result of *id* if it has not expired."""
+        found = self.results.get(id)
+        if found is not None and found.expires is not None and found.expires <= now:
+            del self.results[id]
+            return None
+        return found
+
+
+STORES: defaultdict[str, Store] = defaultdict(Store)
+
+
+def store_of(url: str) -> Store:
+    """Return the store that *url* names: `memory://name`, or the nameless one."""
+    return STORES[urlsplit(url).netloc]
