@@ -43,7 +43,7 @@ class Client:
                 return answer.status, json.load(answer)
         except urllib.error.HTTPError as answer:
             with answer:
-                return answer.code, json.load(answer)
+                return answer.code, as_json(answer.read())
         except OSError as error:
             raise DemoError(f"{method} {path}: {error}") from error
 
@@ -55,12 +55,20 @@ class Client:
             _, answer = self._send("GET", path, None)
             return answer if answer.get("ready") else None
 
-        answer = self.both.wait_for(f"the result of {task_id}", done, self.deadline)
+        answer = self.both.wait_for(f"the result of {task_id}", done, self.deadline, pause=0.2)
         say("demo", f"GET {path}")
         say("demo", f"  -> {json.dumps(answer)}")
         if answer["state"] != expect:
             raise DemoError(f"task {task_id} ended as {answer['state']}, not {expect}")
         return answer
+
+
+def as_json(text: bytes) -> dict:
+    """The JSON of an answer; an answer that is none (Django's page of an error) becomes a value that shows it."""
+    try:
+        return json.loads(text)
+    except ValueError:
+        return {"not JSON": " ".join(text.decode(errors="replace").split())[:200]}
 
 
 def main() -> int:

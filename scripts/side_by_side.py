@@ -153,7 +153,7 @@ class SideBySide:
         except OSError:
             return False
 
-    def wait_for(self, what: str, condition: Callable[[], T], deadline: float) -> T:
+    def wait_for(self, what: str, condition: Callable[[], T], deadline: float, pause: float = 0.05) -> T:
         """Asks until the answer is true, and gives it.
 
         Raises:
@@ -167,7 +167,7 @@ class SideBySide:
                     raise DemoError(f"{side.name} ended with {side.process.returncode} while waiting for {what}")
             if time.monotonic() > deadline:
                 raise DemoError(f"waited too long for {what}")
-            time.sleep(0.05)
+            time.sleep(pause)
 
     def report(self) -> str:
         """The end of both logs."""
