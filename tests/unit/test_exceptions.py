@@ -85,7 +85,7 @@ def test_a_stopping_worker_exits_the_interpreter():
 
 def test_reraise_keeps_the_given_traceback():
     try:
-        raise ValueError("x")
+        raise ValueError("x")  # noqa: TRY301
     except ValueError as error:
         original, traceback = error, error.__traceback__
     with pytest.raises(ValueError) as caught:
