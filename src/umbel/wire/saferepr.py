@@ -78,7 +78,7 @@ class _Pen:
         yield self.spend(opening)
         pairs = isinstance(obj, dict)
         # A copy, as another thread may be adding to it; no longer than what could be printed.
-        items = list(islice(obj.items() if pairs else obj, self.room + 1))
+        items = list(islice(obj.items() if pairs else obj, max(self.room, 0) + 1))
         for position, item in enumerate(items):
             if position:
                 yield self.spend(", ")
