@@ -8,9 +8,12 @@ from typing import Any
 
 __all__ = ["saferepr"]
 
-_SMALL = 12  # items that are looked at one by one to see whether the built-in repr will do
-_PLAIN = frozenset((bool, float, type(None)))
+_SMALL = 8  # the most items, and ...
+_SHORT = 100  # ... characters that are left to the built-in repr
+_DEEP = 3
 _HUGE_INT = 1 << 128  # Python refuses to print ints of thousands of digits
+_PLAIN = frozenset((bool, float, type(None)))
+_CONTAINERS = frozenset((tuple, list, dict))
 
 _BRACKETS: dict[type, tuple[str, str]] = {
     list: ("[", "]"),
@@ -29,7 +32,7 @@ def saferepr(obj: Any, maxlen: int = 1024, maxlevels: int = 3) -> str:
         maxlen: the longest text to return; what is left out shows as `...`.
         maxlevels: how many containers inside each other are shown.
     """
-    if _is_small(obj) and maxlevels > 0:
+    if _is_small(obj, min(maxlevels, _DEEP)):
         text = repr(obj)
         if len(text) <= maxlen:
             return text
@@ -37,23 +40,22 @@ def saferepr(obj: Any, maxlen: int = 1024, maxlevels: int = 3) -> str:
     return text if len(text) <= maxlen else text[: max(maxlen - 3, 0)] + "..."
 
 
-def _is_small(obj: Any) -> bool:
-    """Tell whether the built-in repr is cheap and short: a few plain values, one container at most."""
-    kind = type(obj)
-    if kind is tuple or kind is list:
-        return len(obj) <= _SMALL and all(map(_is_plain, obj))
-    if kind is dict:
-        return len(obj) <= _SMALL and all(map(_is_plain, obj)) and all(map(_is_plain, obj.values()))
-    return _is_plain(obj)
-
-
-def _is_plain(obj: Any) -> bool:
+def _is_small(obj: Any, levels: int) -> bool:
+    """Tell whether the built-in repr is cheap and safe: few plain values, in few containers."""
     kind = type(obj)
     if kind is str:
-        return len(obj) <= 256  # noqa: PLR2004 - a short text
+        return len(obj) <= _SHORT
     if kind is int:
         return bool(-_HUGE_INT < obj < _HUGE_INT)
-    return kind in _PLAIN
+    if kind in _PLAIN:
+        return True
+    if kind not in _CONTAINERS or levels <= 0 or len(obj) > _SMALL:
+        return False
+    items = (*obj, *obj.values()) if kind is dict else obj
+    for item in items:  # noqa: SIM110 - all() over a generator takes twice as long
+        if not _is_small(item, levels - 1):
+            return False
+    return True
 
 
 class _Pen:
