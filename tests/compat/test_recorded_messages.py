@@ -76,6 +76,17 @@ def test_what_celery_compressed_is_unpacked(case):
     assert message.payload(message.decode(PRODUCED[case][0].encode()), JSON) == ([1, 2], {}, EMPTY_EMBED)
 
 
+def test_what_celery_compressed_with_brotli_is_unpacked_where_brotli_is_installed():
+    pytest.importorskip("brotli")
+    assert message.payload(message.decode(PRODUCED["compression_brotli"][0].encode()), JSON) == ([1, 2], {}, EMPTY_EMBED)
+    mime, packed = serializers.compress(bytes(1_000_000), "brotli")
+    assert serializers.decompress(packed, mime, limit=1_000_000) == bytes(1_000_000)
+    with pytest.raises(DecodeError, match="unpacks to more"):
+        serializers.decompress(packed, mime, limit=999_999)
+    with pytest.raises(DecodeError, match="too early"):
+        serializers.decompress(packed[:-1], mime)
+
+
 def test_celerys_extended_json_types_are_revived():
     args, _, _ = message.payload(message.decode(PRODUCED["json_types"][0].encode()), JSON)
     names = [type(arg).__name__ for arg in args]
