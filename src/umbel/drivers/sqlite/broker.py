@@ -1,0 +1,253 @@
+# ruff: noqa: D102, ARG002 - the interface documents the methods
+"""The broker in an SQLite file. Each method is one transaction, and so one write to the disk for its whole batch."""
+
+from __future__ import annotations
+
+import os
+import sqlite3
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any, ClassVar
+
+from umbel.backend import ResultBackend
+from umbel.broker import Broker, BrokerFeatures, DeadLetter, Delivery, Item, OwnerLost, QueueDepth, Recovered, Settlement, Verb
+from umbel.clock import Clock, SystemClock
+from umbel.drivers.sqlite import statements as sql
+from umbel.drivers.sqlite.backend import SQLiteBackend, write_record
+from umbel.drivers.sqlite.database import Database, path_of
+from umbel.exceptions import BrokerUnavailable
+
+__all__ = ["SQLiteBroker"]
+
+READY, DELAYED, PARKED, DEAD = 0, 1, 3, 4  # see schema.sql
+PROMOTED_AT_ONCE = 1000
+
+
+class SQLiteBroker(Broker):
+    """Messages in the file that the URL names, shared by the processes of one host. Leases go by the host's clock."""
+
+    features: ClassVar[BrokerFeatures] = BrokerFeatures(atomic_settle=True)
+
+    def __init__(self, url: str, *, options: Mapping[str, Any] | None = None, timeout: float = 2.0, clock: Clock | None = None) -> None:
+        self.path = os.path.realpath(path_of(url))
+        self._database = Database(self.path, options=options or {}, timeout=timeout, error=BrokerUnavailable)
+        self._clock = clock or SystemClock()
+
+    def open(self) -> None:
+        with self._database.read() as connection:
+            connection.execute("SELECT 1 FROM umbel_messages LIMIT 1")
+
+    def close(self) -> None:
+        self._database.close()
+
+    def publish(self, items: Sequence[Item]) -> None:
+        with self._database.write() as connection:
+            self._add(connection, items)
+
+    def _add(self, connection: sqlite3.Connection, items: Iterable[Item]) -> None:
+        now = self._clock.now()
+        connection.executemany(sql.PUBLISH, [row_of(item, now) for item in items])
+
+    def join(self, owner: str, queues: Sequence[str], *, lease: float) -> None:
+        with self._database.write() as connection:
+            expires = self._clock.now() + lease
+            for queue in queues:
+                if connection.execute(sql.JOIN, (queue, owner, expires)).rowcount != 1:
+                    raise OwnerLost(owner)
+
+    def renew(self, owner: str, queues: Sequence[str], *, lease: float) -> bool:
+        with self._database.write() as connection:
+            expires = self._clock.now() + lease
+            return connection.executemany(sql.RENEW, [(expires, queue, owner) for queue in queues]).rowcount == len(queues)
+
+    def leave(self, owner: str, queues: Sequence[str]) -> None:
+        with self._database.write() as connection:
+            for queue in queues:
+                if last_seq(connection, queue, owner) is not None:
+                    connection.execute(sql.LEAVE, (queue, owner))
+                    connection.execute(sql.REMOVE_OWNER, (queue, owner))
+
+    def fetch(self, queue: str, limit: int, *, owner: str, seq: int, settle: Sequence[Settlement] = ()) -> list[Delivery]:
+        if not settle and self._has_nothing(queue, owner, seq):
+            return []
+        with self._database.write() as connection:
+            last = last_seq(connection, queue, owner)
+            if last is None:
+                raise OwnerLost(owner)
+            if seq > last:
+                self._settle(connection, settle)
+                self._promote(connection, queue, PROMOTED_AT_ONCE)
+                connection.execute(sql.CLAIM, (owner, seq, next_fence(connection), queue, limit))
+                connection.execute(sql.SET_SEQ, (seq, queue, owner))
+            rows = connection.execute(sql.CLAIMED, (queue, owner, seq))
+            return [delivery_of(queue, owner, row) for row in rows]
+
+    def _has_nothing(self, queue: str, owner: str, seq: int) -> bool:
+        """Look without a transaction, so that an idle worker neither writes nor holds up those who do."""
+        with self._database.read() as connection:
+            last = last_seq(connection, queue, owner)
+            return last is not None and seq > last and self._due_in(connection, [queue]) != 0
+
+    def _due_in(self, connection: sqlite3.Connection, queues: Sequence[str]) -> float | None:
+        """Return in how many seconds there is something to claim, if nothing changes."""
+        soonest: float | None = None
+        for queue in queues:
+            if connection.execute(sql.ANY_READY, (queue,)).fetchone()[0]:
+                return 0.0
+            (due,) = connection.execute(sql.NEXT_DUE, (queue,)).fetchone()
+            if due is not None and (soonest is None or due < soonest):
+                soonest = due
+        return None if soonest is None else max(0.0, soonest - self._clock.now())
+
+    def wait(self, owner: str, queues: Sequence[str], timeout: float) -> None:
+        self._database.wait(lambda connection: self._due_in(connection, queues), timeout)
+
+    def settle(self, settlements: Sequence[Settlement]) -> list[bool]:
+        with self._database.write() as connection:
+            return self._settle(connection, settlements)
+
+    def _settle(self, connection: sqlite3.Connection, settlements: Sequence[Settlement]) -> list[bool]:
+        owners = {(s.delivery.queue, s.delivery.owner) for s in settlements}
+        valid = {owner for owner in owners if last_seq(connection, *owner) is not None}
+        return [
+            (s.delivery.queue, s.delivery.owner) in valid and self._settle_one(connection, s)
+            for s in settlements
+        ]  # fmt: skip
+
+    def _settle_one(self, connection: sqlite3.Connection, settlement: Settlement) -> bool:
+        claim, now = claim_of(settlement.delivery), self._clock.now()
+        match settlement.verb:
+            case Verb.ACK | Verb.RETRY:
+                cursor = connection.execute(sql.ACK, claim)
+            case Verb.GIVE_BACK:
+                cursor = connection.execute(sql.GIVE_BACK, (settlement.attempts, settlement.suspect, *claim))
+            case Verb.BURY | Verb.PARK:
+                place = DEAD if settlement.verb is Verb.BURY else PARKED
+                cursor = connection.execute(sql.PUT_AWAY, (place, settlement.reason, now, *claim))
+        if cursor.rowcount != 1:
+            return False
+        if settlement.verb is Verb.RETRY:
+            assert settlement.replacement is not None, "a retry needs its replacement"
+            self._add(connection, (settlement.replacement,))
+        for record in settlement.records:
+            write_record(connection, record, now)
+        if settlement.follow_ups:
+            self._add(connection, settlement.follow_ups)
+        return True
+
+    def recover(self, queue: str, *, owner: str, limit: int) -> Recovered:
+        now = self._clock.now()
+        with self._database.read() as connection:  # nearly always nobody lapsed, and a look costs no write
+            if last_seq(connection, queue, owner) is None:
+                raise OwnerLost(owner)
+            if connection.execute(sql.LAPSED, (queue, owner, now)).fetchone() is None:
+                return Recovered(deliveries=(), more=False)
+        with self._database.write() as connection:
+            if last_seq(connection, queue, owner) is None:
+                raise OwnerLost(owner)
+            lapsed = connection.execute(sql.LAPSED, (queue, owner, now)).fetchall()
+            if not lapsed:
+                return Recovered(deliveries=(), more=False)
+            lost, fence = lapsed[0][0], next_fence(connection)
+            connection.execute(sql.REAP, (queue, lost))
+            connection.execute(sql.TAKE_OVER, (owner, fence, queue, lost, limit))
+            taken = [delivery_of(queue, owner, row) for row in connection.execute(sql.TAKEN, (queue, owner, fence))]
+            (left,) = connection.execute(sql.COUNT_CLAIMED, (queue, lost)).fetchone()
+            if not left:
+                connection.execute(sql.REMOVE_OWNER, (queue, lost))
+            return Recovered(deliveries=taken, more=left > 0 or len(lapsed) > 1)
+
+    def mark_started(self, delivery: Delivery) -> bool:
+        with self._database.write() as connection:
+            if last_seq(connection, delivery.queue, delivery.owner) is None:
+                return False
+            return connection.execute(sql.MARK_STARTED, claim_of(delivery)).rowcount == 1
+
+    def promote(self, queue: str, *, limit: int = 1000) -> float | None:
+        with self._database.read() as connection:
+            due = next_due(connection, queue)
+        if due is None or due > self._clock.now():
+            return due
+        with self._database.write() as connection:
+            self._promote(connection, queue, limit)
+            return next_due(connection, queue)
+
+    def _promote(self, connection: sqlite3.Connection, queue: str, limit: int) -> None:
+        positions = connection.execute(sql.DUE, (queue, self._clock.now(), limit)).fetchall()
+        for position in positions:  # one by one: each takes the position behind the one before
+            connection.execute(sql.TO_TAIL, position)
+
+    def depth(self, queues: Sequence[str]) -> dict[str, QueueDepth]:
+        with self._database.read() as connection:
+            return {queue: depth_of(connection.execute(sql.DEPTH, (queue,)).fetchone()) for queue in queues}
+
+    def purge(self, queue: str) -> int:
+        with self._database.write() as connection:
+            return sum(connection.execute(statement, (queue,)).rowcount for statement in (sql.PURGE_READY, sql.PURGE_DELAYED))
+
+    def dead(self, queue: str, *, limit: int = 100) -> list[DeadLetter]:
+        with self._database.read() as connection:
+            return [letter_of(row) for row in connection.execute(sql.DEAD, (queue, limit))]
+
+    def parked(self, queue: str, *, limit: int = 100) -> list[DeadLetter]:
+        with self._database.read() as connection:
+            return [letter_of(row) for row in connection.execute(sql.PARKED, (queue, limit))]
+
+    def unpark(self, queue: str, tasks: Sequence[str]) -> int:
+        with self._database.write() as connection:
+            positions = [row for task in dict.fromkeys(tasks) for row in connection.execute(sql.PARKED_FOR, (queue, task)).fetchall()]
+            for position in positions:
+                connection.execute(sql.TO_TAIL, position)
+            return len(positions)
+
+    def settles_with(self, backend: ResultBackend) -> bool:
+        return isinstance(backend, SQLiteBackend) and backend.path == self.path
+
+
+def row_of(item: Item, now: float) -> tuple[Any, ...]:
+    """Return the values for PUBLISH."""
+    place = READY if item.due is None or item.due <= now else DELAYED
+    return item.queue, place, item.priority, item.due, item.id, item.raw
+
+
+def last_seq(connection: sqlite3.Connection, queue: str, owner: str) -> int | None:
+    """Return the number of the owner's last fetch; None if it is not in the table, or reaped."""
+    row = connection.execute(sql.OWNER, (queue, owner)).fetchone()
+    return None if row is None else row[0]
+
+
+def next_fence(connection: sqlite3.Connection) -> int:
+    """Return a fence larger than all before, of any queue: a task that moves to another queue must not look older."""
+    fence: int = connection.execute(sql.NEXT_FENCE).fetchall()[0][0]
+    return fence
+
+
+def next_due(connection: sqlite3.Connection, queue: str) -> float | None:
+    """Return when the next delayed message of *queue* is due."""
+    due: float | None = connection.execute(sql.NEXT_DUE, (queue,)).fetchone()[0]
+    return due
+
+
+def delivery_of(queue: str, owner: str, row: tuple[int, int, int, int, bytes]) -> Delivery:
+    """Make a delivery of a row of CLAIMED or TAKEN."""
+    position, fence, attempts, suspect, raw = row
+    return Delivery(
+        queue=queue, tag=f"{position}:{fence}", owner=owner, raw=raw, fence=fence, attempts=attempts, suspect=bool(suspect)
+    )  # fmt: skip
+
+
+def claim_of(delivery: Delivery) -> tuple[int, int, str, str]:
+    """Return the values for HELD."""
+    position, _, fence = delivery.tag.partition(":")
+    return int(position), int(fence), delivery.owner, delivery.queue
+
+
+def letter_of(row: tuple[str, bytes, str, float]) -> DeadLetter:
+    """Make a dead letter of a row of DEAD or PARKED."""
+    task_id, raw, reason, at = row
+    return DeadLetter(id=task_id, raw=raw, reason=reason, at=at)
+
+
+def depth_of(row: tuple[int, int, int, int, int]) -> QueueDepth:
+    """Make a depth of a row of DEPTH."""
+    ready, delayed, claimed, parked, dead = row
+    return QueueDepth(ready=ready, delayed=delayed, claimed=claimed, parked=parked, dead=dead)

@@ -1,0 +1,277 @@
+"""One SQLite file: its connection, transactions with a deadline, and waiting for a change."""
+
+from __future__ import annotations
+
+import os
+import random
+import sqlite3
+import threading
+import time
+import weakref
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager, suppress
+from importlib import resources
+from pathlib import Path
+from typing import Any
+
+from umbel.exceptions import BackendUnavailable, BrokerUnavailable, ImproperlyConfigured
+
+__all__ = ["Database", "path_of"]
+
+SCHEMA = 1
+SHORTEST_POLL, LONGEST_POLL = 0.0005, 0.01  # seconds between two looks at the file
+LONGEST_PAUSE = 0.005  # seconds between two attempts to get the lock that another process holds
+
+REMEDIES = {
+    "SQLITE_CANTOPEN": "Create the folder and allow this user to write in it, or change the URL.",
+    "SQLITE_READONLY": "Allow this user to write the file and its folder: SQLite keeps two files beside it.",
+    "SQLITE_PERM": "Allow this user to write the file and its folder: SQLite keeps two files beside it.",
+    "SQLITE_FULL": "The disk is full: free some space.",
+    "SQLITE_BUSY": "Another process holds the lock. End what keeps a transaction open, or raise the timeout.",
+    "SQLITE_NOTADB": "The file is not an SQLite database: move it away, or change the URL.",
+    "SQLITE_CORRUPT": "The file is damaged: move it away with its -wal and -shm files, and restore a copy.",
+}
+
+
+class Database:
+    """One connection, used by one thread at a time.
+
+    SQLite lets one transaction write at a time anyway, and threads that queue at a lock of their own process wait
+    shorter than at SQLite's, which is polled. And one idle connection can be closed before a fork: SQLite's locks
+    belong to the process, and a child that inherits a connection can damage the file.
+    """
+
+    def __init__(
+        self, path: str, *, options: Mapping[str, Any], timeout: float, error: type[BrokerUnavailable | BackendUnavailable]
+    ) -> None:
+        self.path = path
+        self._synchronous = synchronous_of(options)
+        self._timeout = timeout
+        self._error = error
+        self._connection: sqlite3.Connection | None = None
+        self._renew_locks()
+        self.commits = 0
+        self._version = (0, 0)  # what the last wait saw, and how long it paused: a new wait goes on from there
+        self._pause = SHORTEST_POLL
+        watch_forks(self)
+
+    def _renew_locks(self) -> None:
+        self._lock = threading.Lock()
+        self._changed = threading.Condition()
+        self._held_for_fork = False
+
+    @contextmanager
+    def read(self) -> Iterator[sqlite3.Connection]:
+        """Lend the connection outside of a transaction."""
+        deadline = time.monotonic() + self._timeout
+        self._acquire()
+        try:
+            yield self._open(deadline)
+        except sqlite3.Error as exc:
+            raise self._explain(exc) from exc
+        finally:
+            self._lock.release()
+
+    @contextmanager
+    def write(self) -> Iterator[sqlite3.Connection]:
+        """Lend the connection for one transaction, which is durable when the block ends, or undone if it fails."""
+        deadline = time.monotonic() + self._timeout
+        self._acquire()
+        committing = False
+        try:
+            connection = self._open(deadline)
+            self._insist(connection, "BEGIN IMMEDIATE", deadline)
+            try:
+                yield connection
+                committing = True
+                connection.execute("COMMIT")
+            except BaseException:
+                with suppress(sqlite3.Error):  # some failures have ended the transaction already
+                    connection.execute("ROLLBACK")
+                raise
+        except sqlite3.Error as exc:
+            raise self._explain(exc, maybe_sent=committing) from exc
+        finally:
+            self._lock.release()
+        with self._changed:
+            self.commits += 1
+            self._changed.notify_all()
+
+    def wait(self, look: Callable[[sqlite3.Connection], float | None], timeout: float) -> None:
+        """Return when *look* returns 0 or less, or after *timeout*; it says in how many seconds to look again.
+
+        Other processes are noticed by asking SQLite for its `data_version`, a counter in memory that every commit of
+        another connection moves: every 0.5 ms after a change, every 10 ms when nothing goes on (half a percent of a
+        core, measured). A bell (a FIFO, a datagram) would save up to 10 ms of latency and cost a file for each waiting
+        process, to be found, rung, and cleaned up after a kill.
+        """
+        deadline = time.monotonic() + timeout
+        again, seen = 0.0, None
+        while True:
+            with self.read() as connection:
+                commits = self.commits
+                version = (commits, connection.execute("PRAGMA data_version").fetchone()[0])
+                now = time.monotonic()
+                if version != self._version:
+                    self._version, self._pause = version, SHORTEST_POLL
+                if version != seen or now >= again:
+                    seen, after = version, look(connection)
+                    again = now + after if after is not None else deadline + 1
+            if again <= now or now >= deadline:
+                return
+            with self._changed:
+                if self.commits == commits:
+                    self._changed.wait(max(0.0, min(self._pause, deadline - now, again - now)))
+            self._pause = min(self._pause * 1.5, LONGEST_POLL)
+
+    def close(self) -> None:
+        """Close the connection; the next use opens it again."""
+        self._acquire()
+        try:
+            self._shut()
+        finally:
+            self._lock.release()
+
+    def _acquire(self) -> None:
+        if not self._lock.acquire(timeout=self._timeout):
+            raise self._error(f"{self.path} was not free within {self._timeout:g} s: other threads of this process use it.")
+
+    def _shut(self) -> None:
+        if self._connection is not None:
+            self._connection.close()
+            self._connection = None
+
+    def _open(self, deadline: float) -> sqlite3.Connection:
+        if self._connection is not None:
+            return self._connection
+        connection = sqlite3.connect(self.path, isolation_level=None, check_same_thread=False, timeout=0.0, cached_statements=256)
+        try:
+            self._insist(connection, "PRAGMA journal_mode = WAL", deadline)
+            connection.execute(f"PRAGMA synchronous = {self._synchronous}")
+            self._prepare(connection, deadline)
+        except BaseException:
+            connection.close()
+            raise
+        self._connection = connection
+        return connection
+
+    def _prepare(self, connection: sqlite3.Connection, deadline: float) -> None:
+        """Make the tables if they are missing."""
+        if not connection.execute("SELECT 1 FROM sqlite_master WHERE name = 'umbel_meta'").fetchone():
+            script = (resources.files("umbel.drivers.sqlite") / "schema.sql").read_text()
+            self._insist(connection, "BEGIN IMMEDIATE", deadline)
+            try:
+                for statement in statements_of(script):
+                    connection.execute(statement)
+                connection.execute("COMMIT")
+            except BaseException:
+                connection.execute("ROLLBACK")
+                raise
+        version = connection.execute("SELECT value FROM umbel_meta WHERE name = 'schema'").fetchone()[0]
+        if version != SCHEMA:
+            raise ImproperlyConfigured(
+                f"{self.path} has tables of version {version}, and this umbel knows version {SCHEMA}. "
+                "Use the umbel that made the file, or drain its queues and start a new file."
+            )
+
+    @staticmethod
+    def _insist(connection: sqlite3.Connection, statement: str, deadline: float) -> None:
+        """Execute *statement*, again and again while another process holds the lock it needs.
+
+        SQLite's own waiting sleeps up to 100 ms at a time, and fails at once where it suspects a deadlock.
+        """
+        pause = 0.0005
+        while True:
+            try:
+                connection.execute(statement)
+            except sqlite3.OperationalError as exc:
+                if not exc.sqlite_errorname.startswith("SQLITE_BUSY") or time.monotonic() >= deadline:
+                    raise
+            else:
+                return
+            time.sleep(pause * random.uniform(0.5, 1.0))  # noqa: S311 - so that two processes do not step in time
+            pause = min(pause * 1.5, LONGEST_PAUSE)
+
+    def _explain(self, exc: sqlite3.Error, *, maybe_sent: bool = False) -> Exception:
+        name = getattr(exc, "sqlite_errorname", "")
+        remedy = next((text for start, text in REMEDIES.items() if name.startswith(start)), "")
+        failure = self._error(f"The database {self.path} cannot be used: {exc}. {remedy}".rstrip())
+        if isinstance(failure, BrokerUnavailable):
+            failure.maybe_sent = maybe_sent and not name.startswith("SQLITE_FULL")
+        return failure
+
+    def before_fork(self) -> None:
+        """Close the connection and keep the lock over the fork."""
+        self._held_for_fork = self._lock.acquire(timeout=self._timeout)
+        if self._held_for_fork:
+            self._shut()
+
+    def after_fork_in_parent(self) -> None:
+        """Give the lock back."""
+        if self._held_for_fork:
+            self._held_for_fork = False
+            self._lock.release()
+
+    def after_fork_in_child(self) -> None:
+        """Start with new locks, as the threads that may hold the old ones are not here."""
+        if not self._held_for_fork and self._connection is not None:
+            LEAKED.append(self._connection)  # a thread of the parent is in a transaction: closing here would disturb it
+            self._connection = None
+        self._renew_locks()
+
+
+DATABASES: weakref.WeakSet[Database] = weakref.WeakSet()
+LEAKED: list[sqlite3.Connection] = []
+hooked = threading.Event()
+
+
+def watch_forks(database: Database) -> None:
+    """Let *database* know when this process forks."""
+    DATABASES.add(database)
+    if not hooked.is_set():
+        hooked.set()
+        os.register_at_fork(before=before_fork, after_in_parent=after_fork_in_parent, after_in_child=after_fork_in_child)
+
+
+def before_fork() -> None:
+    """Get all databases ready for a fork."""
+    for database in list(DATABASES):
+        database.before_fork()
+
+
+def after_fork_in_parent() -> None:
+    """Let all databases be used again."""
+    for database in list(DATABASES):
+        database.after_fork_in_parent()
+
+
+def after_fork_in_child() -> None:
+    """Let all databases be used in the child."""
+    for database in list(DATABASES):
+        database.after_fork_in_child()
+
+
+def synchronous_of(options: Mapping[str, Any]) -> str:
+    """Return the option `synchronous`: FULL (a power cut loses nothing) unless another is asked for."""
+    value = str(options.get("synchronous", "FULL")).upper()
+    if value not in {"OFF", "NORMAL", "FULL", "EXTRA"}:
+        raise ImproperlyConfigured(f"The option synchronous of SQLite is {value!r}. Known: OFF, NORMAL, FULL, EXTRA.")
+    return value
+
+
+def statements_of(script: str) -> Iterator[str]:
+    """Yield the statements of an SQL script: `executescript` would commit the transaction it runs in."""
+    statement = ""
+    for line in script.splitlines(keepends=True):
+        statement += line
+        if sqlite3.complete_statement(statement):
+            yield statement
+            statement = ""
+
+
+def path_of(url: str) -> str:
+    """Return the absolute path in `sqlite:////absolute/path`."""
+    path = url.partition(":///")[2]
+    if not path.startswith("/"):
+        raise ImproperlyConfigured(f"{url!r} has no absolute path. Write sqlite:////absolute/path/umbel.sqlite3 (four slashes).")
+    return str(Path(path))

@@ -1,0 +1,52 @@
+-- One row of umbel_messages is one message. `place` says where it is: 0 ready, 1 delayed, 2 claimed, 3 parked, 4 dead.
+-- Each place has its own partial index, so that a message is in the index of its place and in no other.
+
+CREATE TABLE IF NOT EXISTS umbel_meta (
+    name TEXT PRIMARY KEY,
+    value INTEGER NOT NULL
+) WITHOUT ROWID;
+
+CREATE TABLE IF NOT EXISTS umbel_messages (
+    position INTEGER PRIMARY KEY,  -- order in the queue: one more than the largest there is. A claim keeps it.
+    queue TEXT NOT NULL,
+    place INTEGER NOT NULL,
+    priority INTEGER NOT NULL,
+    due REAL,
+    owner TEXT,
+    seq INTEGER,  -- the fetch that claimed it; 0: recovered
+    fence INTEGER,
+    started INTEGER NOT NULL DEFAULT 0,
+    attempts INTEGER NOT NULL DEFAULT 0,
+    suspect INTEGER NOT NULL DEFAULT 0,
+    reason TEXT,
+    at REAL,  -- when it was parked or buried
+    id TEXT NOT NULL,
+    raw BLOB NOT NULL  -- last: what stands before a long value is read without it
+);
+
+CREATE INDEX IF NOT EXISTS umbel_ready ON umbel_messages (queue, priority, position) WHERE place = 0;
+CREATE INDEX IF NOT EXISTS umbel_delayed ON umbel_messages (queue, due) WHERE place = 1;
+CREATE INDEX IF NOT EXISTS umbel_claimed ON umbel_messages (queue, owner, seq) WHERE place = 2;
+CREATE INDEX IF NOT EXISTS umbel_parked ON umbel_messages (queue, at) WHERE place = 3;
+CREATE INDEX IF NOT EXISTS umbel_dead ON umbel_messages (queue, at) WHERE place = 4;
+
+CREATE TABLE IF NOT EXISTS umbel_owners (
+    queue TEXT NOT NULL,
+    name TEXT NOT NULL,
+    expires REAL NOT NULL,
+    seq INTEGER NOT NULL DEFAULT 0,
+    reaped INTEGER NOT NULL DEFAULT 0,
+    PRIMARY KEY (queue, name)
+) WITHOUT ROWID;
+
+CREATE TABLE IF NOT EXISTS umbel_results (
+    id TEXT PRIMARY KEY,
+    state TEXT NOT NULL,
+    fence INTEGER NOT NULL,
+    expires REAL,
+    meta BLOB NOT NULL
+);
+
+CREATE INDEX IF NOT EXISTS umbel_results_expire ON umbel_results (expires) WHERE expires IS NOT NULL;
+
+INSERT OR IGNORE INTO umbel_meta VALUES ('schema', 1), ('fence', 0);

@@ -1,0 +1,63 @@
+# ruff: noqa: S608 - what is joined here are constants
+"""The SQL of the broker. `place = <number>` stands in each text, as SQLite takes a partial index only for a constant."""
+
+from typing import Final
+
+PUBLISH: Final = "INSERT INTO umbel_messages (queue, place, priority, due, id, raw) VALUES (?, ?, ?, ?, ?, ?)"
+
+JOIN: Final = """
+INSERT INTO umbel_owners (queue, name, expires) VALUES (?, ?, ?)
+ON CONFLICT DO UPDATE SET expires = excluded.expires WHERE NOT reaped"""
+RENEW: Final = "UPDATE umbel_owners SET expires = ? WHERE queue = ? AND name = ? AND NOT reaped"
+OWNER: Final = "SELECT seq FROM umbel_owners WHERE queue = ? AND name = ? AND NOT reaped"
+SET_SEQ: Final = "UPDATE umbel_owners SET seq = ? WHERE queue = ? AND name = ?"
+REMOVE_OWNER: Final = "DELETE FROM umbel_owners WHERE queue = ? AND name = ?"
+LAPSED: Final = (
+    "SELECT name FROM umbel_owners WHERE queue = ? AND name != ? AND (reaped OR expires <= ?) ORDER BY reaped DESC, expires LIMIT 2"
+)
+REAP: Final = "UPDATE umbel_owners SET reaped = 1 WHERE queue = ? AND name = ?"
+
+NEXT_FENCE: Final = "UPDATE umbel_meta SET value = value + 1 WHERE name = 'fence' RETURNING value"
+CLAIM: Final = """
+UPDATE umbel_messages SET place = 2, owner = ?, seq = ?, fence = ?, started = 0
+WHERE position IN (SELECT position FROM umbel_messages WHERE queue = ? AND place = 0 ORDER BY priority, position LIMIT ?)"""
+CLAIMED: Final = """
+SELECT position, fence, attempts, suspect, raw FROM umbel_messages
+WHERE queue = ? AND place = 2 AND owner = ? AND seq = ? ORDER BY priority, position"""
+COUNT_CLAIMED: Final = "SELECT count(*) FROM umbel_messages WHERE queue = ? AND place = 2 AND owner = ?"
+TAKE_OVER: Final = """
+UPDATE umbel_messages
+SET owner = ?, seq = 0, fence = ?, attempts = attempts + started, suspect = NOT started, started = 0
+WHERE position IN (
+    SELECT position FROM umbel_messages WHERE queue = ? AND place = 2 AND owner = ? ORDER BY priority, position LIMIT ?)"""
+TAKEN: Final = """
+SELECT position, fence, attempts, suspect, raw FROM umbel_messages
+WHERE queue = ? AND place = 2 AND owner = ? AND seq = 0 AND fence = ? ORDER BY priority, position"""
+LEAVE: Final = """
+UPDATE umbel_messages SET place = 0, owner = NULL, seq = NULL, started = 0 WHERE queue = ? AND place = 2 AND owner = ?"""
+
+# A claim is held while this finds it: its position may have been used again, its fence never is.
+HELD = "WHERE position = ? AND fence = ? AND owner = ? AND queue = ? AND place = 2"
+ACK: Final = f"DELETE FROM umbel_messages {HELD}"
+GIVE_BACK: Final = f"UPDATE umbel_messages SET place = 0, owner = NULL, seq = NULL, started = 0, attempts = ?, suspect = ? {HELD}"
+PUT_AWAY: Final = f"UPDATE umbel_messages SET place = ?, owner = NULL, seq = NULL, reason = ?, at = ? {HELD}"
+MARK_STARTED: Final = f"UPDATE umbel_messages SET started = 1 {HELD}"
+
+ANY_READY: Final = "SELECT EXISTS (SELECT 1 FROM umbel_messages WHERE queue = ? AND place = 0)"
+NEXT_DUE: Final = "SELECT min(due) FROM umbel_messages WHERE queue = ? AND place = 1"
+DUE: Final = "SELECT position FROM umbel_messages WHERE queue = ? AND place = 1 AND due <= ? ORDER BY due, position LIMIT ?"
+PARKED_FOR: Final = "SELECT position FROM umbel_messages WHERE queue = ? AND place = 3 AND reason = ? ORDER BY at, position"
+TO_TAIL: Final = """
+UPDATE umbel_messages SET place = 0, due = NULL, position = (SELECT max(position) + 1 FROM umbel_messages) WHERE position = ?"""
+
+DEPTH: Final = """
+SELECT (SELECT count(*) FROM umbel_messages WHERE queue = ?1 AND place = 0),
+       (SELECT count(*) FROM umbel_messages WHERE queue = ?1 AND place = 1),
+       (SELECT count(*) FROM umbel_messages WHERE queue = ?1 AND place = 2),
+       (SELECT count(*) FROM umbel_messages WHERE queue = ?1 AND place = 3),
+       (SELECT count(*) FROM umbel_messages WHERE queue = ?1 AND place = 4)"""
+PURGE_READY: Final = "DELETE FROM umbel_messages WHERE queue = ? AND place = 0"
+PURGE_DELAYED: Final = "DELETE FROM umbel_messages WHERE queue = ? AND place = 1"
+DEAD: Final = """
+SELECT id, raw, reason, at FROM umbel_messages WHERE queue = ? AND place = 4 ORDER BY at DESC, position DESC LIMIT ?"""
+PARKED: Final = "SELECT id, raw, reason, at FROM umbel_messages WHERE queue = ? AND place = 3 ORDER BY at, position LIMIT ?"
