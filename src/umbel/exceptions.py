@@ -78,9 +78,6 @@ def reraise(tp: type[BaseException], value: BaseException, tb: TracebackType | N
     raise value.with_traceback(tb) if value.__traceback__ is not tb else value
 
 
-# --- umbel and Celery -------------------------------------------------------------------------------------------------
-
-
 class UmbelError(Exception):
     """The base of what goes wrong with apps and tasks."""
 
@@ -98,9 +95,6 @@ class SecurityError(UmbelError):
 
 class NotSupported(UmbelError, NotImplementedError):
     """Celery has this and umbel does not; the message names what to use instead."""
-
-
-# --- what a task raises to say what should follow ---------------------------------------------------------------------
 
 
 class TaskPredicate(UmbelError):
@@ -172,9 +166,6 @@ class Reject(TaskPredicate):
     __str__ = __repr__
 
 
-# --- what goes wrong with a task --------------------------------------------------------------------------------------
-
-
 class TaskError(UmbelError):
     """The base of what goes wrong with a task."""
 
@@ -228,9 +219,6 @@ class InvalidTaskError(TaskError):
 
 class ChordError(TaskError):
     """A member of a chord's header failed, so the body will not run."""
-
-
-# --- results ----------------------------------------------------------------------------------------------------------
 
 
 class BackendError(Exception):
@@ -371,9 +359,6 @@ class VersionMismatch(KombuError):
 
 class InconsistencyError(KombuError):
     """What was found contradicts what was stored, for example a bound queue that is gone."""
-
-
-# --- warnings ---------------------------------------------------------------------------------------------------------
 
 
 class CeleryWarning(UserWarning):
