@@ -50,10 +50,10 @@ def checked(setting: Setting, value: Any) -> Any:
     Raises:
         ImproperlyConfigured: it is of another type.
     """
-    tokens = _tokens(setting.type)
-    if any(_fits(token, value) for token in tokens):
-        return float(value) if "float" in tokens and type(value) is int else value
-    if "bool" in tokens and type(value) is int and value in (0, 1):
+    kinds = _kinds(setting.type)
+    if any(_fits(kind, value) for kind in kinds):
+        return float(value) if "float" in kinds and type(value) is int else value
+    if "bool" in kinds and type(value) is int and value in (0, 1):
         return bool(value)
     raise _mistyped(setting, value)
 
@@ -64,10 +64,10 @@ def from_text(setting: Setting, text: str) -> Any:
     Raises:
         ImproperlyConfigured: it means nothing for that type.
     """
-    for token in _tokens(setting.type):
-        reader = _READERS.get(token)
+    for kind in _kinds(setting.type):
+        reader = _READERS.get(kind)
         try:
-            return _literal(token, text) if reader is None else reader(text)
+            return _literal(kind, text) if reader is None else reader(text)
         except ValueError:
             continue
     raise _mistyped(setting, text)
@@ -87,25 +87,24 @@ def censored(name: str, value: Any) -> Any:
 
 
 @cache
-def _tokens(expression: str) -> tuple[str, ...]:
+def _kinds(expression: str) -> tuple[str, ...]:
     # Text is tried as each type in turn: str takes anything, so it comes last.
-    return tuple(sorted(expression.split("|"), key=lambda token: token == "str"))
+    return tuple(sorted(expression.split("|"), key=lambda kind: kind == "str"))
 
 
-def _fits(token: str, value: Any) -> bool:
-    if token == "callable":  # noqa: S105 - a type, not a secret
+def _fits(kind: str, value: Any) -> bool:
+    if kind == "callable":
         return callable(value)
-    types = _TYPES.get(token)
-    if types is None:
-        return type(value) is not bool and value in (token.strip("'"), int(token) if token.isdigit() else token.strip("'"))
+    if kind not in _TYPES:  # a word in quotes or a number
+        return type(value) in (str, int) and repr(value) == kind
     # A bool is an int for Python; as a number of seconds it is a mistake.
-    return isinstance(value, types) and (token in _ANY_BOOL or not isinstance(value, bool))
+    return isinstance(value, _TYPES[kind]) and (kind in _ANY_BOOL or not isinstance(value, bool))
 
 
-def _literal(token: str, text: str) -> Any:
-    if text != token.strip("'"):
+def _literal(kind: str, text: str) -> Any:
+    if text != kind.strip("'"):
         raise ValueError(text)
-    return int(text) if token.isdigit() else text
+    return int(text) if kind.isdigit() else text
 
 
 def _bool(text: str) -> bool:
