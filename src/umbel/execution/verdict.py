@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from umbel import states
 from umbel.broker import Delivery, Verb
@@ -26,7 +26,7 @@ class Request:
 
     delivery: Delivery
     glance: Glance
-    task: Task
+    task: Task[..., Any]
     acked: bool = False
 
     @property
@@ -55,7 +55,7 @@ class Postponed:
     due: float  # seconds since the epoch
 
 
-def admit(delivery: Delivery, tasks: Mapping[str, Task], now: float) -> Request | Refused | Postponed:
+def admit(delivery: Delivery, tasks: Mapping[str, Task[..., Any]], now: float) -> Request | Refused | Postponed:
     """Decide whether *delivery* may run at *now* (seconds since the epoch)."""
     try:
         seen = glance(delivery.raw)

@@ -9,12 +9,15 @@ from __future__ import annotations
 
 import os
 import socket
+import sys
 import tempfile
 
 __all__ = ["Closed", "pair", "receive", "send"]
 
 PACKET = 100_000  # bytes; the kernel refuses packets larger than the send buffer
 BUFFER = 1 << 20
+INT = 4  # bytes of a descriptor
+DESCRIPTOR = socket.CMSG_SPACE(INT)
 
 
 class Closed(Exception):  # noqa: N818 - the end of a conversation, not an error
@@ -59,14 +62,14 @@ def receive(end: socket.socket, flags: int = 0) -> bytes:
         Closed: the other side is gone and everything was read.
     """
     try:
-        data, files, _, _ = socket.recv_fds(end, PACKET + 1, 1, flags)
+        data, ancillary, _, _ = end.recvmsg(PACKET + 1, DESCRIPTOR, flags)
     except ConnectionResetError as exc:
         raise Closed from exc
     if not data:
         raise Closed
-    if not files:
+    if not ancillary:
         return data[1:]
-    with os.fdopen(files[0], "rb") as reader:
+    with os.fdopen(int.from_bytes(ancillary[0][2][:INT], sys.byteorder), "rb") as reader:
         reader.seek(0)
         return reader.read()
 

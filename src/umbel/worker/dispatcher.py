@@ -68,7 +68,7 @@ class Dispatcher:
     def _say_received(self, requests: Sequence[Request]) -> None:
         if received.isEnabledFor(logging.INFO):
             for request in requests:
-                received.info("Task %s[%s] received", request.glance.shadow or request.glance.task, request.glance.id)
+                received.info("Task %s[%s] received", request.glance.task, request.glance.id)
         if signals.task_received.receivers:
             for request in requests:
                 signals.task_received.send(sender=self, request=request)
@@ -90,7 +90,7 @@ class Dispatcher:
 
     def _pump(self) -> None:
         for packet in self._inflight.assign():
-            if any(request.alone or not (request.acked or request.task.acks_late_now) for _, request in packet.requests):
+            if any(request.alone or not (request.acked or request.task.acks_late) for _, request in packet.requests):
                 task = asyncio.get_running_loop().create_task(self._prepare(packet))
                 self._preparing.add(task)
                 task.add_done_callback(self._preparing.discard)
@@ -114,7 +114,7 @@ class Dispatcher:
     def _write_before(self, packet: Packet) -> set[int]:
         kept = set()
         for tag, request in packet.requests:
-            if not request.task.acks_late_now:
+            if not request.task.acks_late:
                 request.acked = request.acked or self._broker.settle([Settlement(delivery=request.delivery, verb=Verb.ACK)])[0]
                 held = request.acked
             else:
@@ -190,7 +190,7 @@ class Dispatcher:
         request = self._inflight.take(tag)
         if request is None:
             return
-        again = bool(request.task.option("reject_on_worker_lost"))
+        again = bool(request.task.reject_on_worker_lost)
         self.worker_lost(request.delivery, request, WorkerLostError(f"Worker exited prematurely: {how}."), again=again)
 
     def worker_lost(self, delivery: Delivery, request: Request, exc: WorkerLostError, *, again: bool) -> None:

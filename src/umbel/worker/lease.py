@@ -39,6 +39,7 @@ class Lease:
         self.owner = ""
         self.unbroken_since: float | None = None  # since when every renewal has succeeded
         self._renew_now = asyncio.Event()
+        self.on_joined: Callable[[], None] = lambda: None
 
     def held(self) -> bool:
         """Answer whether this node may still write: its deadline has not passed."""
@@ -54,6 +55,7 @@ class Lease:
         asked = boottime()
         await self._in_thread(self._join, owner)
         self.owner, self._until = owner, asked + self.lease
+        self.on_joined()
         if self.unbroken_since is None:
             self.unbroken_since = asked
 

@@ -1,0 +1,43 @@
+"""What a failure looks like to those who read it."""
+
+from __future__ import annotations
+
+import traceback
+from dataclasses import dataclass
+from pathlib import Path
+from types import TracebackType
+
+__all__ = ["ErrorInfo"]
+
+OURS = str(Path(__file__).parent.parent)
+
+
+@dataclass(frozen=True, slots=True)
+class ErrorInfo:
+    """An exception with its traceback as text (`einfo` of handlers and signals)."""
+
+    exception: BaseException
+    type: type[BaseException]
+    tb: TracebackType | None
+    text: str
+
+    @classmethod
+    def of(cls, exc: BaseException) -> ErrorInfo:
+        """Describe *exc* as it was raised by the task: the frames of umbel that called it are left out."""
+        tb = exc.__traceback__
+        while tb is not None and tb.tb_frame.f_code.co_filename.startswith(OURS) and tb.tb_next is not None:
+            tb = tb.tb_next
+        return cls(exc, type(exc), tb, "".join(traceback.format_exception(type(exc), exc, tb)))
+
+    @property
+    def traceback(self) -> str:
+        """The text."""
+        return self.text
+
+    @property
+    def exc_info(self) -> tuple[type[BaseException], BaseException, TracebackType | None]:
+        """As `sys.exc_info` gives it."""
+        return self.type, self.exception, self.tb
+
+    def __str__(self) -> str:
+        return self.text

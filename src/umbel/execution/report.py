@@ -1,0 +1,125 @@
+"""What the parent of a worker says of requests: the documents of states that no task writes itself, signals, log lines."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Mapping
+from datetime import timedelta
+from typing import Any
+
+from umbel import signals, states
+from umbel.app import Umbel
+from umbel.backend import Record
+from umbel.broker import Verb
+from umbel.context import Context
+from umbel.exceptions import NotRegistered, TaskRevokedError, WorkerLostError
+from umbel.execution.failure import ErrorInfo
+from umbel.execution.request import context_of
+from umbel.execution.verdict import Refused, Request
+from umbel.meta import build_meta, encode_meta
+from umbel.wire import message as wire
+
+__all__ = ["Reporter"]
+
+consumer = logging.getLogger("celery.worker.consumer")
+logger = logging.getLogger("celery.worker.request")
+
+
+class Reporter:
+    """Makes records for the result backend, by a worker's settings."""
+
+    def __init__(self, app: Umbel, conf: Mapping[str, Any], *, node: str) -> None:
+        self._app, self._node = app, node
+        self._serializer, self._compression = conf["result_serializer"], conf["result_compression"]
+        self._extended = bool(conf["result_extended"])
+        self._expires = seconds(conf["result_expires"])
+        failures = conf["result_failure_expires"]
+        self._failure_expires = self._expires if failures is None else seconds(failures)
+        self._accept = app.accepted_content()
+
+    def record(self, request: Request, state: str, meta: bytes) -> Record:
+        """Return what to store of an outcome."""
+        return self._record(request.glance.id, state, meta, request.delivery.fence)
+
+    def _record(self, id: str, state: str, meta: bytes, fence: int) -> Record:
+        expires = self._failure_expires if state == states.FAILURE else self._expires
+        return Record(id=id, state=state, meta=meta, fence=fence, expires=expires)
+
+    def started(self, request: Request, pid: int) -> Record | None:
+        """Return STARTED, if the task is to be tracked."""
+        if not request.task.track_started or self._ignored(request):
+            return None
+        return self._of_state(request, states.STARTED, {"pid": pid, "hostname": self._node})
+
+    def expired(self, refused: Refused) -> Record | None:
+        """Return REVOKED for a message that came too late, and tell `task_revoked`."""
+        assert refused.glance is not None
+        task = self._app.tasks[refused.glance.task]
+        request = Request(refused.delivery, refused.glance, task)
+        if signals.task_revoked.receivers:
+            signals.task_revoked.send(sender=task, request=self._context(request), terminated=False, signum=None, expired=True)
+        return None if self._ignored(request) else self._of_state(request, states.REVOKED, TaskRevokedError("expired"))
+
+    def lost(self, request: Request, exc: WorkerLostError, *, again: bool) -> Record | None:
+        """Tell of a task whose process died; if it does not run *again*, return FAILURE."""
+        what = "It runs again." if again else "It does not run again."
+        logger.error("Task handler raised error: %r. Task %s[%s]: %s", exc, request.glance.task, request.glance.id, what)
+        if again:
+            return None
+        if signals.task_failure.receivers:
+            context = self._context(request)
+            signals.task_failure.send(
+                sender=request.task, task_id=request.glance.id, exception=exc, args=context.args, kwargs=context.kwargs,
+                traceback=None, einfo=ErrorInfo.of(exc),
+            )  # fmt: skip
+        if self._ignored(request) and not request.task.store_errors_even_if_ignored:
+            return None
+        return self._of_state(request, states.FAILURE, exc)
+
+    def refused(self, refused: Refused) -> None:
+        """Say why a message does not run here."""
+        seen = refused.glance
+        if refused.verb is Verb.PARK and seen is not None:
+            exc = NotRegistered(seen.task)
+            consumer.error(
+                "Received unregistered task of type %r.\nThe message is parked: it runs when a worker comes that knows this task.\n"
+                "Did you remember to import the module containing this task?\nTask %s on queue %r.", seen.task, seen.id, refused.delivery.queue,
+            )  # fmt: skip
+            if signals.task_unknown.receivers:
+                signals.task_unknown.send(sender=self, message=refused.delivery.raw, exc=exc, name=seen.task, id=seen.id)
+        elif refused.verb is Verb.BURY:
+            consumer.critical("Can't decode message body on queue %r: %s. It is kept as a dead letter.", refused.delivery.queue, refused.reason)
+            if signals.task_rejected.receivers:
+                signals.task_rejected.send(sender=self, message=refused.delivery.raw, exc=None)
+        elif seen is not None:
+            logger.info("Discarding revoked task: %s[%s] (%s)", seen.task, seen.id, refused.reason)
+
+    @staticmethod
+    def _ignored(request: Request) -> bool:
+        header = request.glance.ignore_result
+        return bool(request.task.ignore_result if header is None else header)
+
+    def _context(self, request: Request) -> Context:
+        message = wire.decode(request.delivery.raw)
+        try:
+            args, kwargs, embed = wire.payload(message, self._accept)
+        except Exception:  # noqa: BLE001 - the state must be stored whatever the body holds
+            args, kwargs, embed = [], {}, {}
+        context = context_of(message, args, kwargs, embed)
+        context.hostname, context.fence = self._node, request.delivery.fence
+        return context
+
+    def _of_state(self, request: Request, state: str, result: Any) -> Record:
+        meta = build_meta(
+            request.glance.id, state, result, request=self._context(request), now=self._app.now(), extended=self._extended,
+            fence=request.delivery.fence,
+        )  # fmt: skip
+        encoded = encode_meta(meta, serializer=self._serializer, compression=self._compression)
+        return self._record(request.glance.id, state, encoded, request.delivery.fence)
+
+
+def seconds(value: float | timedelta | None) -> float | None:
+    """Return a life time in seconds; None and 0 mean for ever."""
+    if isinstance(value, timedelta):
+        value = value.total_seconds()
+    return float(value) if value else None

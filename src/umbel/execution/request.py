@@ -1,0 +1,71 @@
+"""From a message to what its task may know of it."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from umbel.app import Umbel
+from umbel.context import Context
+from umbel.execution.outcome import Job
+from umbel.task import Task
+from umbel.wire import message as wire
+from umbel.wire.message import Message
+
+__all__ = ["context_of", "open_request"]
+
+# What a header is called in the message, and what is not a header of the user's.
+KNOWN = frozenset((
+    "lang", "task", "id", "shadow", "eta", "expires", "group", "group_index", "retries", "timelimit", "root_id", "parent_id",
+    "argsrepr", "kwargsrepr", "origin", "ignore_result", "replaced_task_nesting", "stamped_headers", "stamps", "compression",
+    "redelivered", "umbel_attempts", "umbel_suspect", "umbel_waited",
+))  # fmt: skip
+
+
+def open_request(app: Umbel, job: Job, *, node: str, accept: frozenset[str], eager: bool = False) -> tuple[Task[..., Any], Context]:
+    """Read the message of *job*.
+
+    Raises:
+        DecodeError, InvalidTaskError: it is not a message of a task.
+        ContentDisallowed: it is of a content type that `accept_content` does not list.
+        NotRegistered: no task has its name.
+    """
+    message = wire.decode(job.raw)
+    args, kwargs, embed = wire.payload(message, accept)
+    task = app.tasks[message.headers["task"]]
+    request = context_of(message, args, kwargs, embed)
+    request.fence, request.hostname, request.is_eager = job.fence, node, eager
+    if request.ignore_result is None:
+        request.ignore_result = bool(task.ignore_result)
+    return task, request
+
+
+def context_of(message: Message, args: list[Any], kwargs: dict[str, Any], embed: dict[str, Any]) -> Context:
+    """Make the request of *message*."""
+    headers, properties = message.headers, message.properties
+    info = properties.get("delivery_info") or {}
+    custom = {name: value for name, value in headers.items() if name not in KNOWN}
+    fields = {
+        **headers,
+        "args": args,
+        "kwargs": kwargs,
+        "callbacks": embed.get("callbacks"),
+        "errbacks": embed.get("errbacks"),
+        "chain": embed.get("chain"),
+        "chord": embed.get("chord"),
+        "retries": headers.get("retries") or 0,
+        "ignore_result": headers.get("ignore_result"),
+        "correlation_id": properties.get("correlation_id"),
+        "reply_to": properties.get("reply_to"),
+        "properties": properties,
+        "delivery_info": {
+            "exchange": info.get("exchange"),
+            "routing_key": info.get("routing_key"),
+            "priority": properties.get("priority"),
+            "redelivered": bool(info.get("redelivered") or headers.get("redelivered")),
+        },
+        "headers": custom or None,
+        "called_directly": False,
+    }
+    context = Context()
+    context.__dict__.update(fields)
+    return context

@@ -1,0 +1,311 @@
+"""The runner runs one message and says what happened. It holds the only broad `except` of the project."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import inspect
+import logging
+import multiprocessing
+import random
+import threading
+import time
+from collections.abc import Coroutine
+from concurrent.futures import ThreadPoolExecutor
+from contextvars import Token, copy_context
+from dataclasses import dataclass, field
+from functools import cache
+from typing import Any, NamedTuple
+
+from umbel import signals, states
+from umbel.app import Umbel
+from umbel.context import Context
+from umbel.current import pop_frame, push_frame
+from umbel.exceptions import ContentDisallowed, DecodeError, Ignore, InvalidTaskError, Reject, Retry
+from umbel.execution.failure import ErrorInfo
+from umbel.execution.outcome import Action, Job, Outcome, Replacement
+from umbel.execution.request import open_request
+from umbel.logs import flush_redirected, task_in_log
+from umbel.meta import build_meta, encode_meta
+from umbel.task import Task
+from umbel.wire.saferepr import saferepr
+
+__all__ = ["TaskRunner"]
+
+logger = logging.getLogger("celery.app.trace")
+
+
+@dataclass(slots=True)
+class Call:
+    """One message that is running."""
+
+    tag: int
+    task: Task[..., Any]
+    request: Context
+    args: list[Any]
+    kwargs: dict[str, Any]
+    began: float = field(default_factory=time.perf_counter)
+    frame: Token[Any] | None = None
+
+    def outcome(self, action: Action, state: str, meta: bytes | None = None, *, replacement: Replacement | None = None, reason: str = "") -> Outcome:
+        """Say what happened."""
+        runtime = time.perf_counter() - self.began
+        return Outcome(self.tag, action, state, runtime, meta, replacement, reason)
+
+
+class Own(NamedTuple):
+    """What a class of tasks has of its own: what it has not is not called."""
+
+    call: bool
+    before_start: bool
+    on_success: bool
+    after_return: bool
+
+
+@cache
+def own(cls: type[Task[..., Any]]) -> Own:
+    """Look at a class once."""
+    return Own(
+        cls.__call__ is not Task.__call__,
+        cls.before_start is not Task.before_start,
+        cls.on_success is not Task.on_success,
+        cls.after_return is not Task.after_return,
+    )
+
+
+class TaskRunner:
+    """Runs messages of one app, in any pool and in eager mode."""
+
+    def __init__(self, app: Umbel, *, node: str, eager: bool = False) -> None:
+        self._app, self._node, self._eager = app, node, eager
+        self._loop = LoopThread()
+        conf = app.conf
+        self._accept = app.accepted_content()
+        self._serializer, self._compression, self._extended = conf.result_serializer, conf.result_compression, bool(conf.result_extended)
+
+    # In this thread
+
+    def run(self, job: Job) -> Outcome:
+        """Run one message in this thread; a coroutine runs on this process's long-lived loop."""
+        call = self._open(job)
+        if isinstance(call, Outcome):
+            return call
+        try:
+            value = self._start(call)
+            if inspect.iscoroutine(value):
+                value = self._loop.wait_for(value)
+            outcome = self._succeeded(call, value)
+        except BaseException as exc:  # noqa: BLE001 - whatever a task raises becomes an outcome
+            outcome = self._ended(call, exc)
+        return self._close(call, outcome)
+
+    # On the running loop
+
+    async def arun(self, job: Job, executor: ThreadPoolExecutor) -> Outcome:
+        """Run one message on this loop, or, if its task is no coroutine function, in a thread of *executor*."""
+        call = self._open(job)
+        if isinstance(call, Outcome):
+            return call
+        if not inspect.iscoroutinefunction(call.task.run):
+            self._unframe(call)
+            return await asyncio.get_running_loop().run_in_executor(executor, copy_context().run, self.run, job)
+        try:
+            outcome = self._succeeded(call, await self._start(call))
+        except (Exception, asyncio.CancelledError, SystemExit) as exc:  # noqa: BLE001 - whatever a task raises becomes an outcome
+            outcome = self._ended(call, exc)
+        return self._close(call, outcome)
+
+    # The steps
+
+    def _open(self, job: Job) -> Call | Outcome:
+        """Make the call of a message. One that cannot be read or is not trusted never runs: it is kept as a dead letter."""
+        began = time.perf_counter()
+        try:
+            task, request = open_request(self._app, job, node=self._node, accept=self._accept, eager=self._eager)
+        except (DecodeError, ContentDisallowed, InvalidTaskError, KeyError) as exc:
+            logger.error("Received invalid task message: %s\nIt is kept as a dead letter.", exc)  # noqa: TRY400 - the traceback is ours
+            return Outcome(job.tag, Action.BURY, "", time.perf_counter() - began, reason=f"{type(exc).__name__}: {exc}")
+        call = Call(job.tag, task, request, request.args, request.kwargs)
+        call.frame = push_frame(task, request)
+        task_in_log.set((request.shadow or task.name, request.id or ""))
+        return call
+
+    def _start(self, call: Call) -> Any:
+        if signals.task_prerun.receivers:
+            signals.task_prerun.send(
+                sender=call.task, task_id=call.request.id, task=call.task, args=call.args, kwargs=call.kwargs
+            )
+        call.began = time.perf_counter()
+        task = call.task
+        has = own(type(task))
+        if has.before_start:
+            task.before_start(call.request.id or "", call.args, call.kwargs)
+        if has.call:
+            call.request.entering = True  # its __call__ runs this request, and makes none of its own
+            return task(*call.args, **call.kwargs)
+        return task.run(*call.args, **call.kwargs)
+
+    def _meta(self, call: Call, state: str, result: Any, traceback: str | None = None) -> bytes:
+        request = call.request
+        meta = build_meta(
+            request.id or "", state, result, traceback=traceback, request=request, now=self._app.now(), extended=self._extended, fence=request.fence
+        )
+        return encode_meta(meta, serializer=self._serializer, compression=self._compression)
+
+    def _succeeded(self, call: Call, value: Any) -> Outcome:
+        meta = None if call.request.ignore_result else self._meta(call, states.SUCCESS, value)
+        outcome = call.outcome(Action.ACK, states.SUCCESS, meta)
+        if own(type(call.task)).on_success:
+            self._hook(call, call.task.on_success, value, call.request.id, call.args, call.kwargs)
+        if signals.task_success.receivers:
+            signals.task_success.send(sender=call.task, result=value, runtime=outcome.runtime)
+        if logger.isEnabledFor(logging.INFO):
+            self._log(logging.INFO, "Task %(name)s[%(id)s] succeeded in %(runtime)ss: %(return_value)s", call,
+                      runtime=outcome.runtime, return_value=saferepr(value, call.task.resultrepr_maxsize))  # fmt: skip
+        self._after(call, states.SUCCESS, value, None)
+        return outcome
+
+    def _ended(self, call: Call, exc: BaseException) -> Outcome:
+        """Turn what a task raised into an outcome."""
+        try:
+            if isinstance(exc, Exception) and not isinstance(exc, (Ignore, Reject, Retry)):
+                exc = retry_for(call, exc)
+            if isinstance(exc, Retry):
+                return self._retried(call, exc)
+            if isinstance(exc, Ignore):
+                self._log(logging.INFO, "Task %(name)s[%(id)s] ignored", call)
+                return call.outcome(Action.ACK, states.IGNORED)
+            if isinstance(exc, Reject):
+                return self._rejected(call, exc)
+            return self._failed(call, exc)
+        except Exception as error:
+            logger.critical("Task %s[%s] INTERNAL ERROR: %r", call.task.name, call.request.id, error, exc_info=True)
+            return call.outcome(Action.BURY, "", reason=f"internal error after {exc!r}: {error!r}")
+
+    def _retried(self, call: Call, exc: Retry) -> Outcome:
+        info = ErrorInfo.of(exc)
+        item = exc.sig
+        if item is None:  # raised by hand: nothing was asked to be sent
+            return self._failed(call, exc)
+        meta = None
+        if not call.request.ignore_result:
+            meta = self._meta(call, states.RETRY, exc.exc or exc, traceback=info.text)
+        call.task.on_retry(exc, call.request.id, call.args, call.kwargs, info)
+        if signals.task_retry.receivers:
+            signals.task_retry.send(sender=call.task, request=call.request, reason=exc, einfo=info)
+        self._log(logging.INFO, "Task %(name)s[%(id)s] retry: %(exc)s", call, exc=exc)
+        replacement = Replacement(item.raw, item.queue, item.id, item.priority, item.due)
+        return call.outcome(Action.RETRY, states.RETRY, meta, replacement=replacement)
+
+    def _rejected(self, call: Call, exc: Reject) -> Outcome:
+        self._log(logging.WARNING, "Task %(name)s[%(id)s] reject requeue=%(requeue)s: %(reason)s", call, requeue=exc.requeue, reason=exc.reason)
+        if exc.requeue:
+            return call.outcome(Action.REQUEUE, "")
+        meta = None if call.request.ignore_result else self._meta(call, states.FAILURE, exc)
+        return call.outcome(Action.BURY, states.FAILURE, meta, reason=f"rejected: {exc.reason}")
+
+    def _failed(self, call: Call, exc: BaseException) -> Outcome:
+        info = ErrorInfo.of(exc)
+        task, request = call.task, call.request
+        meta = None
+        if not request.ignore_result or task.store_errors_even_if_ignored:
+            meta = self._meta(call, states.FAILURE, exc, traceback=info.text)
+        self._hook(call, task.on_failure, exc, request.id, call.args, call.kwargs, info)
+        if signals.task_failure.receivers:
+            signals.task_failure.send(
+                sender=task, task_id=request.id, exception=exc, args=call.args, kwargs=call.kwargs, traceback=exc.__traceback__, einfo=info
+            )
+        if isinstance(exc, tuple(task.throws)):
+            self._log(logging.INFO, "Task %(name)s[%(id)s] raised expected: %(exc)s", call, exc=repr(exc))
+        else:
+            self._log(logging.ERROR, "Task %(name)s[%(id)s] raised unexpected: %(exc)s", call, info=info, exc=repr(exc))
+        self._after(call, states.FAILURE, exc, info)
+        acks = task.acks_on_failure_or_timeout if task.acks_on_failure is None else task.acks_on_failure
+        bury = not acks and bool(task.acks_late)
+        return call.outcome(Action.BURY if bury else Action.ACK, states.FAILURE, meta, reason=f"failed: {exc!r}" if bury else "")
+
+    def _after(self, call: Call, state: str, value: Any, info: ErrorInfo | None) -> None:
+        if own(type(call.task)).after_return:
+            self._hook(call, call.task.after_return, state, value, call.request.id, call.args, call.kwargs, info)
+        call.request.outcome = (state, value)
+
+    def _hook(self, call: Call, hook: Any, *args: Any) -> None:
+        """Call a handler of the task's class; its error is logged and changes nothing."""
+        try:
+            hook(*args)
+        except Exception:
+            logger.exception("Task %s[%s]: %s raised", call.task.name, call.request.id, getattr(hook, "__name__", hook))
+
+    def _close(self, call: Call, outcome: Outcome) -> Outcome:
+        if signals.task_postrun.receivers:
+            state, value = call.request.get("outcome", (outcome.state or None, None))
+            signals.task_postrun.send(
+                sender=call.task, task_id=call.request.id, task=call.task, args=call.args, kwargs=call.kwargs, retval=value, state=state
+            )
+        self._unframe(call)
+        return outcome
+
+    def _unframe(self, call: Call) -> None:
+        flush_redirected()
+        task_in_log.set(None)
+        if call.frame is not None:
+            pop_frame(call.frame)
+            call.frame = None
+
+    def _log(self, level: int, text: str, call: Call, *, info: ErrorInfo | None = None, **fields: Any) -> None:
+        if logger.isEnabledFor(level):
+            context = {"name": call.request.shadow or call.task.name, "id": call.request.id, **fields}
+            if info is not None:
+                text, context["traceback"] = text + "\n%(traceback)s", info.text.rstrip("\n")
+            logger.log(level, text, context, extra={"data": {**context, "args": call.request.get("argsrepr"), "kwargs": call.request.get("kwargsrepr")}})
+
+    # The life of a child
+
+    def starts_child(self, name: str) -> None:
+        """Prepare this process: name it for the log, and let `worker_process_init` open what tasks need."""
+        multiprocessing.current_process().name = name
+        if name != "MainProcess" or threading.current_thread() is threading.main_thread():
+            signals.worker_process_init.send(sender=self._node)
+
+    def ends_child(self, exitcode: int) -> None:
+        """Let `worker_process_shutdown` close it again."""
+        signals.worker_process_shutdown.send(sender=self._node, pid=multiprocessing.current_process().pid, exitcode=exitcode)
+        self._loop.close()
+
+
+def retry_for(call: Call, exc: Exception) -> BaseException:
+    """Return the Retry that `autoretry_for` asks for, or *exc* itself when it does not, or no retries are left."""
+    task = call.task
+    policy = task.retry_policy
+    if not policy.autoretry_for or not policy.covers(exc):
+        return exc
+    options = dict(task.retry_kwargs)
+    if policy.backoff or not {"countdown", "eta"} & options.keys():
+        options["countdown"] = policy.delay(call.request.retries, random.Random())  # noqa: S311 - it spreads retries
+    try:
+        task.retry(exc=exc, **options)
+    except BaseException as outcome:  # noqa: BLE001 - it always raises: a Retry, or *exc*
+        return outcome
+    return exc
+
+
+class LoopThread:
+    """One long-lived event loop of this process, in a thread of its own, made when the first coroutine runs."""
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._loop: asyncio.AbstractEventLoop | None = None
+
+    def wait_for(self, coroutine: Coroutine[Any, Any, Any]) -> Any:
+        """Run *coroutine* on the loop, with the context of this thread, and return what it returns."""
+        with self._lock:
+            if self._loop is None:
+                self._loop = asyncio.new_event_loop()
+                threading.Thread(target=self._loop.run_forever, name="tasks-loop", daemon=True).start()
+        return asyncio.run_coroutine_threadsafe(coroutine, self._loop).result()
+
+    def close(self) -> None:
+        """Stop the loop."""
+        if self._loop is not None:
+            with contextlib.suppress(RuntimeError):
+                self._loop.call_soon_threadsafe(self._loop.stop)

@@ -1,0 +1,332 @@
+"""The worker, as a page: options, start, services, fetch until told to stop, drain, give the rest back."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+import os
+import platform
+import signal
+import sys
+import threading
+import warnings
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from types import FrameType
+from typing import Any
+
+from umbel import __version__, logs, signals
+from umbel.app import Umbel
+from umbel.exceptions import ImproperlyConfigured, NotSupported, OperationalError, SecurityWarning
+from umbel.execution.report import Reporter
+from umbel.execution.runner import TaskRunner
+from umbel.execution.settle import Settler
+from umbel.ids import nodename
+from umbel.pools.base import Pool
+from umbel.pools.children import ChildPool
+from umbel.pools.solo import SoloPool
+from umbel.worker.banner import banner
+from umbel.worker.dispatcher import Dispatcher
+from umbel.worker.fetcher import Fetcher
+from umbel.worker.keeper import Keeper
+from umbel.worker.lease import Lease
+from umbel.worker.recovery import promote_delayed, recover_dead, unpark_known
+
+__all__ = ["Worker"]
+
+logger = logging.getLogger("celery.worker")
+consumer = logging.getLogger("celery.worker.consumer")
+
+POOLS = {"prefork": "processes", "processes": "processes", "threads": "threads", "asyncio": "asyncio", "solo": "solo"}
+TRIES = 100  # connections at the start, if `broker_connection_retry_on_startup`
+
+
+class Worker:
+    """A worker of one app.
+
+    Args:
+        app: whose tasks it runs.
+        hostname: its node name; `celery@<host>` by default.
+        pool: `processes` (or `prefork`), `threads`, `asyncio`, `solo`; `worker_pool` by default.
+        concurrency: how many tasks run at once; the number of CPUs by default.
+        queues: names of the queues to consume; all of `task_queues` by default.
+        exclude_queues: names of those not to consume.
+        loglevel: as in `logging`.
+        logfile: a path; standard error by default.
+        quiet: print no banner.
+        prefetch_multiplier: how many messages to hold per slot at most; as run times say by default.
+        purge: delete what waits before the start.
+        include: modules to import before.
+    """
+
+    def __init__(
+        self, app: Umbel, *, hostname: str | None = None, pool: str | None = None, concurrency: int | str | None = None,
+        queues: Sequence[str] | str | None = None, exclude_queues: Sequence[str] | str | None = None,
+        loglevel: int | str = "WARNING", logfile: str | None = None, quiet: bool = False, no_color: bool | None = None,
+        prefetch_multiplier: int | None = None, purge: bool = False, include: Sequence[str] | None = None, **other: Any,
+    ) -> None:  # fmt: skip
+        self.app, self.hostname, self.options = app, nodename(hostname), other
+        self.loglevel, self.logfile, self.quiet, self.no_color, self.purge = loglevel, logfile, quiet, no_color, purge
+        self._wants = {"pool": pool, "concurrency": concurrency, "prefetch_multiplier": prefetch_multiplier}
+        self._queues, self._exclude, self._include = queues, exclude_queues, include
+        self.exitcode = 0
+        self._loop: asyncio.AbstractEventLoop | None = None
+        self._asked = 0
+        self._stopping = threading.Event()
+
+    # Start
+
+    def run(self) -> int:
+        """Run until told to stop; return the exit code."""
+        self._set_up()
+        if self.purge:
+            for queue in self.queues:
+                self.app.broker.purge(queue)
+        self._say_hello()
+        self.app.broker.close()  # no connection may be open over the fork
+        self.app.backend.close()
+        self.pool.fork()
+        with handled_signals(self._on_signal):
+            if isinstance(self.pool, SoloPool):
+                self._run_beside(self.pool)
+            else:
+                asyncio.run(self._serve())
+        signals.worker_shutdown.send(sender=self)
+        return self.exitcode
+
+    def _set_up(self) -> None:
+        """Load the app and read its settings once: the order in which Celery's users may rely on signals."""
+        app = self.app
+        app.set_current()
+        app.set_default()
+        for module in self._include or ():
+            app.include_module(module)
+        app.import_default_modules()
+        signals.celeryd_init.send(sender=self.hostname, instance=self, conf=app.conf, options=self.options)
+        signals.worker_init.send(sender=self)
+        conf = self.conf = app.conf.snapshot()
+        logs.setup_logging(
+            self.loglevel, self.logfile, format=conf["worker_log_format"], task_format=conf["worker_task_log_format"],
+            color=False if self.no_color else conf["worker_log_color"], hijack_root=conf["worker_hijack_root_logger"],
+            redirect_stdouts=conf["worker_redirect_stdouts"], redirect_level=conf["worker_redirect_stdouts_level"],
+        )  # fmt: skip
+        app.finalize()
+        self.queues = app.consumed_queues(self._queues, self._exclude)
+        self.concurrency = self._concurrency()
+        self.pool = self._make_pool()
+        signals.celeryd_after_setup.send(sender=self.hostname, instance=self, conf=app.conf)
+        warn_of_root()
+
+    def _concurrency(self) -> int:
+        wanted = self._wants["concurrency"] or self.conf["worker_concurrency"]
+        if wanted in {None, 0, "0", "auto"}:
+            return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+        return int(wanted)
+
+    def _make_pool(self) -> Pool:
+        name = str(self._wants["pool"] or self.conf["worker_pool"])
+        if name in {"gevent", "eventlet"}:
+            raise NotSupported(f"There is no {name} pool. Use -P asyncio for coroutines, or -P threads for blocking I/O.")
+        if name not in POOLS:
+            raise ImproperlyConfigured(f"Unknown pool {name!r}. Known: {', '.join(sorted(POOLS))}.")
+        runner = TaskRunner(self.app, node=self.hostname)
+        if POOLS[name] == "solo":
+            self.concurrency = 1
+            return SoloPool(runner)
+        return ChildPool(POOLS[name], runner, concurrency=self.concurrency)
+
+    def _say_hello(self) -> None:
+        if self.quiet:
+            return
+        level = logging.getLevelNamesMapping().get(str(self.loglevel).upper(), self.loglevel)
+        print(  # noqa: T201 - the banner belongs to standard output
+            banner(
+                node=self.hostname, version=__version__, app_name=self.app.main or "__main__", app_id=id(self.app),
+                transport=self.app.broker_address(), results=self.app.backend_address(), concurrency=self.concurrency,
+                pool=self.pool.name if self.pool.name != "processes" else "prefork", queues=self.app.describe_queues(self.queues),
+                tasks=sorted(name for name in self.app.tasks if not name.startswith("celery.")),
+                show_tasks=isinstance(level, int) and level <= logging.INFO, color=not self.no_color and sys.__stdout__ is not None and sys.__stdout__.isatty(),
+                notes=self.app.conf.without_effect(), platform=platform.platform(),
+            ),
+            file=sys.__stdout__, flush=True,
+        )  # fmt: skip
+
+    def _run_beside(self, pool: SoloPool) -> None:
+        """Run the loop in a second thread, and tasks here."""
+        failed: list[BaseException] = []
+
+        def serve() -> None:
+            try:
+                asyncio.run(self._serve())
+            except BaseException as exc:  # noqa: BLE001 - raised again in the main thread
+                failed.append(exc)
+            finally:
+                pool.close()
+
+        thread = threading.Thread(target=serve, name="worker")
+        thread.start()
+        pool.run_here()
+        thread.join()
+        if failed:
+            raise failed[0]
+
+    # Serve
+
+    async def _serve(self) -> None:
+        conf, app = self.conf, self.app
+        self._loop, self._stop = asyncio.get_running_loop(), asyncio.Event()
+        broker, backend = app.broker, app.backend
+        with (
+            ThreadPoolExecutor(1, "fetch") as fetch_io, ThreadPoolExecutor(1, "settle") as settle_io,
+            ThreadPoolExecutor(1, "lease") as lease_io, ThreadPoolExecutor(1, "care") as care_io,
+        ):  # fmt: skip
+            lease = Lease(
+                broker, lease_io, node=self.hostname, queues=self.queues, lease=conf["worker_lease"],
+                renewal=conf["worker_lease_renewal"], on_lost=lambda: self._lost(),
+            )  # fmt: skip
+            settler = Settler(broker, backend, settle_io, may_write=lease.held)
+            dispatcher = Dispatcher(
+                broker, self.pool, settler, care_io, Reporter(app, conf, node=self.hostname),
+                tasks=app.tasks, most_deliveries=conf["task_max_deliveries"], prefetch=self._prefetch(),
+            )  # fmt: skip
+            fetcher = Fetcher(broker, fetch_io, settler, lease, room=dispatcher.room, deliver=dispatcher.deliver)
+            dispatcher.on_room = fetcher.wake.set
+            self._parts = (dispatcher, settler, fetcher)
+            await self._connect(lease)
+            keeper = self._keeper(lease)
+            self.pool.start(self._loop, dispatcher.on_outcomes, dispatcher.on_death)
+            async with asyncio.TaskGroup() as services:
+                running = [
+                    services.create_task(lease.run(), name="lease"),
+                    services.create_task(settler.run(), name="settler"),
+                    services.create_task(dispatcher.look_after(), name="dispatcher"),
+                    services.create_task(recover_dead(broker, care_io, lease, dispatcher.recovered), name="recovery"),
+                    services.create_task(promote_delayed(broker, care_io, lease), name="delays"),
+                    services.create_task(unpark_known(broker, care_io, lease, app.tasks), name="parked"),
+                ]
+                fetching = services.create_task(fetcher.run(), name="fetcher")
+                consumer.info("%s ready.", self.hostname)
+                signals.worker_ready.send(sender=self)
+                await self._stop.wait()
+                fetcher.stopped = True
+                fetcher.wake.set()
+                await fetching
+                await dispatcher.drain()
+                await settler.drained()
+                with contextlib.suppress(OperationalError):
+                    await lease.leave()
+                for service in running:
+                    service.cancel()
+            if keeper is not None:
+                keeper.close()
+            self.pool.close()
+        broker.close()
+        backend.close()
+
+    def _prefetch(self) -> int | None:
+        wanted = self._wants["prefetch_multiplier"]
+        value = self.conf["worker_prefetch_multiplier"] if wanted is None else wanted
+        return int(value) if value else None
+
+    async def _connect(self, lease: Lease) -> None:
+        """Join the tables of owners; wait for a broker that is not there yet only if the user says so."""
+        address = self.app.broker_address()
+        wait = self.conf["broker_connection_retry_on_startup"]
+        for attempt in range(1, TRIES + 1):
+            try:
+                await lease.join()
+            except OperationalError as exc:
+                if not wait or self._stop.is_set():
+                    raise
+                pause = min(2.0 * attempt, 30.0)
+                consumer.error("consumer: Cannot connect to %s: %s.\nTrying again in %.2f seconds... (%d/%d)\n", address, exc, pause, attempt, TRIES)
+                with contextlib.suppress(TimeoutError):
+                    await asyncio.wait_for(self._stop.wait(), pause)
+            else:
+                consumer.info("Connected to %s", address)
+                return
+
+    def _keeper(self, lease: Lease) -> Keeper | None:
+        """Start the keeper that a solo worker needs, as its tasks may hold the interpreter's lock."""
+        if not isinstance(self.pool, SoloPool) or not self.app.broker.features.shared:
+            return None
+        keeper = Keeper(self.app.broker_url(), dict(self.conf["broker_transport_options"] or {}), self.queues, lease=lease.lease, renewal=self.conf["worker_lease_renewal"])
+        keeper.keep(lease.owner)
+        self._keep = lambda: keeper.keep(lease.owner)
+        lease.on_joined = self._keep
+        return keeper
+
+    def _lost(self) -> None:
+        """Stop what runs and forget what was claimed: it is others' now."""
+        dispatcher, settler, fetcher = self._parts
+        dispatcher.forget()
+        settler.drop()
+        fetcher.forget()
+
+    # Stop
+
+    def stop(self) -> None:
+        """Ask for a warm stop, from any thread."""
+        if self._loop is not None:
+            with contextlib.suppress(RuntimeError):
+                self._loop.call_soon_threadsafe(self._stop.set)
+
+    def _on_signal(self, number: int, _: FrameType | None) -> None:
+        self._asked += 1
+        if number == signal.SIGQUIT or (self._asked > 1 and number == signal.SIGINT):
+            signals.worker_shutting_down.send(sender=self.hostname, sig=signal.Signals(number).name, how="Cold", exitcode=self.exitcode)
+            say("worker: Cold shutdown (MainProcess)")
+            # What runs is given back by `leave`, or, if the broker is away, by whoever recovers our lease.
+            self._cold()
+            return
+        if number == signal.SIGINT:
+            self.exitcode = 1
+            say("worker: Hitting Ctrl+C again will initiate cold shutdown, terminating all running tasks!")
+        signals.worker_shutting_down.send(sender=self.hostname, sig=signal.Signals(number).name, how="Warm", exitcode=self.exitcode)
+        say("worker: Warm shutdown (MainProcess)")
+        self.stop()
+
+    def _cold(self) -> None:
+        """Leave at once."""
+        if self._loop is not None and hasattr(self, "_parts"):
+            dispatcher, settler, _ = self._parts
+            self._loop.call_soon_threadsafe(dispatcher.forget)
+            if isinstance(self.pool, SoloPool):
+                with contextlib.suppress(OperationalError):
+                    self.app.broker.leave(self._lease_owner(), self.queues)
+                os._exit(self.exitcode)
+        self.stop()
+
+    def _lease_owner(self) -> str:
+        return self._parts[2].owner
+
+
+def say(text: str) -> None:
+    """Print to the terminal, past redirection."""
+    if sys.__stdout__ is not None:
+        with contextlib.suppress(OSError, ValueError):
+            print(f"\n{text}", file=sys.__stdout__, flush=True)  # noqa: T201 - as Celery's users expect
+
+
+@contextlib.contextmanager
+def handled_signals(handler: Callable[[int, FrameType | None], None]) -> Iterator[None]:
+    """Handle TERM, INT and QUIT while the block runs, if this is the main thread."""
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    before = {number: signal.signal(number, handler) for number in (signal.SIGTERM, signal.SIGINT, signal.SIGQUIT)}
+    try:
+        yield
+    finally:
+        for number, old in before.items():
+            signal.signal(number, old)
+
+
+def warn_of_root() -> None:
+    """Warn an operator who runs the worker as root: tasks can then do anything to this machine."""
+    if hasattr(os, "geteuid") and os.geteuid() == 0 and not os.environ.get("C_FORCE_ROOT"):
+        warnings.warn(
+            "You're running the worker with superuser privileges: every task can then do anything to this machine. "
+            "Run it as another user, or set C_FORCE_ROOT=1 if you mean it.", SecurityWarning, stacklevel=2,
+        )  # fmt: skip
