@@ -39,6 +39,7 @@ def _(name: str, type: str, default: Any, unit: str, sentence: str, status: Stat
     return Setting(name=name, type=type, default=default, unit=unit, sentence=sentence, status=status, legacy=legacy)
 
 
+# fmt: off
 _ALL = (
     _("accept_content", "list", ("json",), "", "Serializer names or content types that messages may have.", IMPLEMENTED, "CELERY_ACCEPT_CONTENT"),
     _("result_accept_content", "list|none", None, "", "The same for results; None means as `accept_content`.", IMPLEMENTED, "RESULT_ACCEPT_CONTENT"),
@@ -254,5 +255,6 @@ _ALL = (
     _("worker_lease_renewal", "float", 2.5, "seconds", "How often a worker renews its lease.", IMPLEMENTED, None),
     _("umbel_state_url", "str|none", None, "", "Store of leases for a broker that has none.", LATER, None),
 )
+# fmt: on
 
 SETTINGS: Final = MappingProxyType({setting.name: setting for setting in _ALL})
