@@ -1,0 +1,71 @@
+"""`umbel result`."""
+
+from __future__ import annotations
+
+import json
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from umbel.cli.base import Command, current_app_of
+from umbel.exceptions import TimeoutError as ResultTimeoutError
+
+if TYPE_CHECKING:
+    from umbel.app import Umbel
+    from umbel.result import AsyncResult
+
+__all__ = ["result"]
+
+PARAMETERS: list[click.Parameter] = [
+    click.Argument(["id"]),
+    click.Option(["-t", "--task"], metavar="NAME", help="The task's name, if it keeps results in a backend of its own."),
+    click.Option(["--traceback"], is_flag=True, help="Print the traceback instead of the value."),
+    click.Option(
+        ["--timeout"],
+        type=click.FloatRange(min=0),
+        metavar="SECONDS",
+        help="How long to wait for a task that has not ended; for ever by default.",
+    ),
+    click.Option(["--json"], "as_json", is_flag=True, help="Print id, state, result and traceback as JSON."),
+]
+
+
+@click.pass_context
+def show(ctx: click.Context, id: str, task: str | None, traceback: bool, timeout: float | None, as_json: bool) -> int:
+    """Prints the value that the task ID returned, and waits for it if it has not ended.
+
+    A task that failed prints its traceback, and the exit code is 1.
+    """
+    found = result_of(current_app_of(ctx), id, task)
+    try:
+        value: Any = found.get(timeout=timeout, propagate=False)
+    except ResultTimeoutError:
+        raise click.ClickException(f"The task {id} has not ended within {timeout:g} s; its state is {found.state}.") from None
+    ended_well = found.successful()
+    if as_json:
+        shown = value if ended_well else repr(value)
+        document = {"id": id, "state": found.state, "result": shown, "traceback": found.traceback}
+        click.echo(json.dumps(document, default=repr, ensure_ascii=False))
+    elif traceback:
+        click.echo(found.traceback or "")
+    elif ended_well:
+        click.echo(value)
+    else:
+        click.echo((found.traceback or repr(value)).rstrip(), err=True)
+    return 0 if ended_well else 1
+
+
+def result_of(app: Umbel, id: str, task: str | None) -> AsyncResult[Any]:
+    """Return the result, as the task *task* reads it if one is named."""
+    if task is None:
+        return app.AsyncResult(id)
+    app.import_default_modules()
+    if task not in app.tasks:
+        raise click.BadParameter(
+            f"the app has no task {task!r}. It has: {', '.join(sorted(app.tasks)) or 'none'}.", param_hint="'-t' / '--task'"
+        )
+    named: AsyncResult[Any] = app.tasks[task].AsyncResult(id)
+    return named
+
+
+result = Command("result", callback=show, params=PARAMETERS, help=show.__doc__, short_help="Print what a task returned.")
