@@ -1,0 +1,178 @@
+"""The part of an app that is decided by settings: them, its times, its queues, its drivers."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Iterable, Mapping
+from datetime import UTC, datetime, timedelta, tzinfo
+from typing import TYPE_CHECKING, Any
+from zoneinfo import ZoneInfo
+
+from umbel import config_sources
+from umbel.batching import Sender, Watcher
+from umbel.config import Settings
+from umbel.connections import backend_maker, broker_maker, broker_url, without_password
+from umbel.meta import decode_meta
+from umbel.queues import consumed_queues, describe_queues, router_of
+from umbel.routing import Queue
+from umbel.signals import Signal
+from umbel.wire.serializers import content_types
+
+if TYPE_CHECKING:
+    from umbel.backend import ResultBackend
+    from umbel.broker import Broker
+    from umbel.routing import Router
+
+__all__ = ["ConfiguredApp"]
+
+
+class ConfiguredApp:
+    """Settings, and what is made from them. All of it follows a change at its next use.
+
+    Args:
+        settings: those known from the start.
+        namespace: what stands before the names of settings.
+    """
+
+    def __init__(self, settings: Mapping[str, Any], namespace: str | None) -> None:
+        self.on_configure, self.on_after_configure, self.on_after_finalize, self.on_after_fork = (
+            Signal(name=name) for name in ("on_configure", "on_after_configure", "on_after_finalize", "on_after_fork")
+        )
+        self.conf = Settings(
+            settings,
+            namespace=namespace,
+            on_first_read=lambda: self.on_configure.send(sender=self),
+            on_ready=lambda: self.on_after_configure.send(sender=self, source=self.conf),
+        )
+        self._router: tuple[int, Router] | None = None
+        self._zone: tuple[int, tzinfo] | None = None
+        self._broker, self._backend = broker_maker(self.conf), backend_maker(self.conf)
+        self._sender, self._watcher = (0, Sender(self)), (0, Watcher(self))
+
+    # --- settings
+
+    def config_from_object(self, obj: Any, silent: bool = False, force: bool = False, namespace: str | None = None) -> None:
+        """Take settings from a module, an object, a mapping, or the dotted path of one; it is loaded at the first read."""
+        self.conf.set_source(lambda: config_sources.load(obj, silent=silent), namespace=namespace, force=force)
+
+    def config_from_envvar(self, variable_name: str, silent: bool = False, force: bool = False) -> bool:
+        """Take settings from the module that an environment variable names.
+
+        Raises:
+            ImproperlyConfigured: it is not set, and not *silent*.
+        """
+        name = config_sources.module_from_envvar(variable_name, silent=silent)
+        if not name:
+            return False
+        self.config_from_object(name, silent=silent, force=force)
+        return True
+
+    def add_defaults(self, defaults: Mapping[str, Any] | Callable[[], Mapping[str, Any]]) -> None:
+        """Add settings that count less than all that the user says."""
+        self.conf.add_defaults(defaults)
+
+    def either(self, default_key: str, *values: Any) -> Any:
+        """Return the first of *values* that is not None, else the setting."""
+        return next((value for value in values if value is not None), self.conf.get(default_key))
+
+    @property
+    def timezone(self) -> tzinfo:
+        """The zone of the app's times."""
+        generation = self.conf.generation
+        if self._zone is None or self._zone[0] != generation:
+            zone = self.conf.timezone
+            if zone is None:
+                zone = UTC if self.conf.enable_utc else datetime.now().astimezone().tzinfo or UTC
+            self._zone = generation, ZoneInfo(zone) if isinstance(zone, str) else zone
+        return self._zone[1]
+
+    def now(self) -> datetime:
+        """Return the time in the app's zone."""
+        return datetime.now(self.timezone)
+
+    @property
+    def result_expires(self) -> float | None:
+        """Seconds that results are kept; None: for ever."""
+        expires = self.conf.result_expires
+        return (expires.total_seconds() if isinstance(expires, timedelta) else expires) or None
+
+    def accepted_content(self) -> frozenset[str]:
+        """Return the content types of messages that are read."""
+        return content_types(self.conf.accept_content)
+
+    def read_meta(self, data: bytes) -> dict[str, Any]:
+        """Read a document of the result backend."""
+        conf = self.conf
+        (kind,) = content_types([conf.result_serializer])
+        accept = content_types(conf.result_accept_content or conf.accept_content)
+        return decode_meta(data, content_type=kind, content_encoding="utf-8", accept=accept)
+
+    # --- drivers
+
+    @property
+    def broker(self) -> Broker:
+        """The broker that the settings choose.
+
+        Raises:
+            ImproperlyConfigured: they choose none, or one that is not there.
+        """
+        connection = self._broker
+        if connection.generation == self.conf.generation and connection.driver is not None:
+            return connection.driver
+        return connection.get()
+
+    @property
+    def backend(self) -> ResultBackend:
+        """The result backend that the settings choose; without one, what keeps nothing."""
+        connection = self._backend
+        if connection.generation == self.conf.generation and connection.driver is not None:
+            return connection.driver
+        return connection.get()
+
+    @property
+    def sender(self) -> Sender:
+        """What sends for coroutines; each process has its own."""
+        pid = os.getpid()
+        if self._sender[0] != pid:
+            self._sender = pid, Sender(self)
+        return self._sender[1]
+
+    @property
+    def watcher(self) -> Watcher:
+        """What waits for results for coroutines; each process has its own."""
+        pid = os.getpid()
+        if self._watcher[0] != pid:
+            self._watcher = pid, Watcher(self)
+        return self._watcher[1]
+
+    @property
+    def router(self) -> Router:
+        """What decides where a message goes."""
+        generation = self.conf.generation
+        if self._router is None or self._router[0] != generation:
+            self._router = generation, router_of(self.conf)
+        return self._router[1]
+
+    def consumed_queues(self, wanted: str | Iterable[str] | None = None, excluded: str | Iterable[str] | None = None) -> list[str]:
+        """Return the names of the queues that a worker consumes: *wanted*, or all that the settings name."""
+        return consumed_queues(self.router, wanted, excluded)
+
+    def describe_queues(self, names: Iterable[str]) -> list[Queue]:
+        """Return the queues of these names, with their exchanges and keys."""
+        return describe_queues(self.router, names)
+
+    def broker_url(self) -> str:
+        """Return where messages are sent.
+
+        Raises:
+            ImproperlyConfigured: nobody said where.
+        """
+        return broker_url(self.conf)
+
+    def broker_address(self) -> str:
+        """Return where messages are sent, without the password."""
+        return without_password(broker_url(self.conf))
+
+    def backend_address(self) -> str:
+        """Return where results are kept, without the password."""
+        return without_password(self.conf.result_backend or "disabled://")

@@ -1,0 +1,166 @@
+"""What many coroutines send or wait for, done by one thread in few steps."""
+
+from __future__ import annotations
+
+import asyncio
+import queue
+import threading
+import time
+from collections.abc import Callable
+from concurrent.futures import Future
+from typing import TYPE_CHECKING
+
+from umbel import publish, states
+from umbel.exceptions import BackendUnavailable
+
+if TYPE_CHECKING:
+    from umbel.app import Umbel
+
+__all__ = ["Sender", "Watcher"]
+
+MOST = 500  # messages in one step of the broker
+FIRST_LOOK, LAST_LOOK = 0.01, 0.25  # seconds between two looks for results: at first, and after a while
+AWAY = 30.0  # seconds without an answer of the backend after which those who wait are told
+IDLE = 10.0  # seconds without work after which the thread ends; the next work starts another
+
+
+class Worker:
+    """A thread that exists while there is something to do."""
+
+    def __init__(self, name: str, work: Callable[[], None]) -> None:
+        self._name, self._work = name, work
+        self._thread: threading.Thread | None = None
+        self.lock = threading.Lock()
+
+    def ensure(self) -> None:
+        """Start the thread unless it runs; the caller holds the lock."""
+        if self._thread is None:
+            self._thread = threading.Thread(target=self._work, name=self._name, daemon=True)
+            self._thread.start()
+
+    def ended(self) -> None:
+        """Note that the thread is about to return; it holds the lock."""
+        self._thread = None
+
+
+class Sender:
+    """Group commit: while one batch is on its way, the next one gathers."""
+
+    def __init__(self, app: Umbel) -> None:
+        self._app = app
+        self._waiting: queue.SimpleQueue[tuple[publish.Draft, Future[None]]] = queue.SimpleQueue()
+        self._worker = Worker("umbel-sender", self._run)
+
+    async def send(self, draft: publish.Draft) -> None:
+        """Return when *draft* is on the broker.
+
+        Raises:
+            BrokerUnavailable: the broker did not take it in time.
+        """
+        future: Future[None] = Future()
+        with self._worker.lock:
+            self._waiting.put((draft, future))
+            self._worker.ensure()
+        await asyncio.wrap_future(future)
+
+    def _run(self) -> None:
+        while True:
+            try:
+                batch = [self._waiting.get(timeout=IDLE)]
+            except queue.Empty:
+                with self._worker.lock:
+                    if self._waiting.empty():
+                        self._worker.ended()
+                        return
+                continue
+            while len(batch) < MOST and not self._waiting.empty():
+                batch.append(self._waiting.get())
+            self._publish(batch)
+
+    def _publish(self, batch: list[tuple[publish.Draft, Future[None]]]) -> None:
+        # A coroutine that was cancelled before its batch left sends nothing.
+        batch = [(draft, future) for draft, future in batch if future.set_running_or_notify_cancel()]
+        try:
+            if batch:
+                publish.publish(self._app, [draft for draft, _ in batch])
+        except Exception as exc:  # noqa: BLE001 - told to every sender
+            for _, future in batch:
+                future.set_exception(exc)
+        else:
+            for _, future in batch:
+                future.set_result(None)
+
+
+class Watcher:
+    """Looks for all results that coroutines wait for, in one read of the backend."""
+
+    def __init__(self, app: Umbel) -> None:
+        self._app = app
+        self._awaited: dict[str, list[Future[bytes]]] = {}
+        self._news = threading.Event()
+        self._worker = Worker("umbel-watcher", self._run)
+
+    async def ended(self, id: str, timeout: float | None) -> bytes:
+        """Return the final document of a task.
+
+        Raises:
+            TimeoutError: Python's own; it did not end in time.
+            BackendUnavailable: the backend stayed away.
+        """
+        future: Future[bytes] = Future()
+        with self._worker.lock:
+            self._awaited.setdefault(id, []).append(future)
+            self._news.set()
+            self._worker.ensure()
+        try:
+            return await asyncio.wait_for(asyncio.wrap_future(future), timeout)
+        finally:
+            with self._worker.lock:
+                if future in (waiting := self._awaited.get(id, [])):
+                    waiting.remove(future)
+                    if not waiting:
+                        del self._awaited[id]
+
+    def _run(self) -> None:
+        pause, answered = FIRST_LOOK, time.monotonic()
+        while True:
+            with self._worker.lock:
+                ids = list(self._awaited)
+                if not ids:
+                    self._worker.ended()
+                    return
+                if self._news.is_set():
+                    self._news.clear()
+                    pause = FIRST_LOOK
+            try:
+                found = self._look(ids)
+                answered = time.monotonic()
+            except BackendUnavailable as exc:
+                found = False
+                if time.monotonic() - answered > AWAY:
+                    self._fail(ids, exc)
+            except Exception as exc:  # noqa: BLE001 - told to all who wait
+                found = True
+                self._fail(ids, exc)
+            pause = FIRST_LOOK if found else min(LAST_LOOK, pause * 1.5)
+            self._news.wait(pause)
+
+    def _look(self, ids: list[str]) -> bool:
+        found = False
+        for id, data in zip(ids, self._app.backend.get(ids), strict=True):
+            if data is not None and self._app.read_meta(data).get("status") in states.READY_STATES:
+                found = True
+                for future in self._take(id):
+                    if future.set_running_or_notify_cancel():
+                        future.set_result(data)
+        return found
+
+    def _fail(self, ids: list[str], exc: BaseException) -> None:
+        for id in ids:
+            for future in self._take(id):
+                if future.set_running_or_notify_cancel():
+                    future.set_exception(exc)
+
+    def _take(self, id: str) -> list[Future[bytes]]:
+        with self._worker.lock:
+            return self._awaited.pop(id, [])

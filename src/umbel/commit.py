@@ -1,0 +1,52 @@
+"""Sending when Django's transaction commits."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Any
+
+from umbel.exceptions import EncodeError, ImproperlyConfigured
+from umbel.ids import uuid
+from umbel.result import AsyncResult
+from umbel.wire.serializers import encode
+
+if TYPE_CHECKING:
+    from umbel.task import Task
+
+__all__ = ["on_commit"]
+
+
+def on_commit(
+    task: Task[..., Any], args: Sequence[Any], kwargs: Mapping[str, Any], using: str | None, options: dict[str, Any]
+) -> AsyncResult[Any]:
+    """Send when the transaction of the database *using* commits; what cannot be sent is refused now.
+
+    Raises:
+        EncodeError: the arguments cannot be written.
+        ImproperlyConfigured: there is no Django, or it has no settings.
+    """
+    try:
+        from django.core.exceptions import ImproperlyConfigured as DjangoUnconfigured
+        from django.db import transaction
+    except ImportError as exc:
+        raise ImproperlyConfigured(
+            f"{task.name}: sending on commit needs Django, which is not installed. Use delay(), or: pip install 'umbel[django]'.",
+        ) from exc
+    try:
+        encode(options.get("serializer") or task.serializer, (args, kwargs))
+    except EncodeError as exc:
+        raise EncodeError(f"The arguments of {task.name} cannot be sent: {exc}") from exc
+    options["task_id"] = options.get("task_id") or uuid()
+    sent: list[AsyncResult[Any]] = []
+    try:
+        transaction.on_commit(lambda: sent.append(task.apply_async(args, kwargs, **options)), using=using)
+    except DjangoUnconfigured as exc:
+        raise ImproperlyConfigured(
+            f"{task.name}: sending on commit needs Django's settings. Set DJANGO_SETTINGS_MODULE, or use delay(). Django says: {exc}",
+        ) from exc
+    if sent:
+        return sent[0]
+    result: AsyncResult[Any] = AsyncResult(options["task_id"], app=task.app, task_name=task.name)
+    ignore = options.get("ignore_result")
+    result.ignored = bool(task.ignore_result if ignore is None else ignore)
+    return result

@@ -1,0 +1,45 @@
+"""Calls that run where they are made, as `task_always_eager` and `Task.apply` ask for."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Any
+
+from umbel import publish, states
+from umbel.backend import Record
+from umbel.current import reach
+from umbel.meta import result_of
+from umbel.result import EagerResult
+
+if TYPE_CHECKING:
+    from umbel.app import Umbel
+    from umbel.task import Task
+
+__all__ = ["call_eagerly"]
+
+MEANINGLESS = frozenset({"countdown", "eta", "expires", "throw", "logfile", "loglevel"})
+
+
+def call_eagerly(
+    app: Umbel, task: Task[..., Any], args: Sequence[Any], kwargs: Mapping[str, Any], options: dict[str, Any]
+) -> EagerResult[Any]:
+    """Write the message of a call, read it, run it and its retries in this thread, and return the result.
+
+    Raises:
+        EncodeError: the arguments cannot be written.
+        Exception: what the task raised, if `task_eager_propagates` or *throw* says so.
+    """
+    throw = options.get("throw")
+    kept = {key: value for key, value in options.items() if key not in MEANINGLESS}
+    # A result that is not stored is still what the caller of an eager task gets.
+    draft = publish.draft(publish.plan_of(app, task.name, task), task.name, args, kwargs, {**kept, "ignore_result": False}, tell=False)
+    outcome, retries = reach("runner")(app, draft.item.raw)
+    meta: Mapping[str, Any] = app.read_meta(outcome.meta) if outcome.meta is not None else {"result": None}
+    state = outcome.state or states.FAILURE
+    result: EagerResult[Any] = EagerResult(draft.item.id, result_of({**meta, "status": state}), state, meta.get("traceback"), name=task.name)
+    del retries
+    if outcome.meta is not None and task.store_eager_result:
+        app.backend.store([Record(id=result.id, state=state, meta=outcome.meta, expires=app.result_expires)])
+    if app.conf.task_eager_propagates if throw is None else throw:
+        result.maybe_throw()
+    return result

@@ -1,0 +1,42 @@
+"""Times in messages: what a caller may say, and what is written."""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime, timedelta, tzinfo
+from typing import NamedTuple
+
+__all__ = ["Moment", "moment"]
+
+MOST_NEGATIVE = -(2**31)  # seconds; Celery refuses what is further in the past
+
+
+class Moment(NamedTuple):
+    """One point in time."""
+
+    text: str  # as the message has it
+    at: float  # seconds since the epoch
+
+
+def moment(value: float | str | datetime | timedelta, now: float, zone: tzinfo) -> Moment:
+    """Understand a time that a caller gave.
+
+    Args:
+        value: seconds from now, a timedelta from now, a datetime or its ISO-8601 text. Without an offset it means UTC, as Celery's
+            workers read it.
+        now: seconds since the epoch.
+        zone: the zone in which a relative time is written.
+
+    Raises:
+        ValueError: it is out of range, or not a time.
+    """
+    if isinstance(value, timedelta):
+        value = value.total_seconds()
+    if isinstance(value, int | float):
+        if value < MOST_NEGATIVE:
+            raise ValueError(f"A time {value} s from now is too far in the past. The limit is {MOST_NEGATIVE}.")
+        return Moment(datetime.fromtimestamp(now + value, zone).isoformat(), now + value)
+    if isinstance(value, str):
+        when, text = datetime.fromisoformat(value), value
+    else:
+        when, text = value, value.isoformat()
+    return Moment(text, (when if when.tzinfo else when.replace(tzinfo=UTC)).timestamp())

@@ -1,0 +1,298 @@
+"""From a call to a message on the broker: plan, draft, publish.
+
+A plan holds what all calls of one task share until a setting changes. A draft is one call, encoded. Only `publish` does I/O.
+"""
+
+from __future__ import annotations
+
+import logging
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from umbel.broker import Item
+from umbel.current import current_frame, worker_frame
+from umbel.exceptions import BrokerUnavailable, EncodeError, NotSupported
+from umbel.ids import anon_nodename, reply_oid, uuid
+from umbel.moments import Moment, moment
+from umbel.routing import Destination
+from umbel.signals import after_task_publish, before_task_publish
+from umbel.wire import message as wire
+from umbel.wire.saferepr import saferepr
+from umbel.wire.serializers import compress, encode
+
+if TYPE_CHECKING:
+    from umbel.app import Umbel
+    from umbel.task import Task
+
+__all__ = ["Draft", "Plan", "announce", "draft", "plan_of", "publish"]
+
+logger = logging.getLogger("celery.publish")
+
+# Options of a call that a task can set for all its calls, as attributes.
+CALL_ATTRIBUTES = ("queue", "exchange", "routing_key", "priority", "delivery_mode", "expires")
+LATER = {
+    "link": "Callbacks come",
+    "link_error": "Callbacks for errors come",
+    "chain": "Workflows come",
+    "chord": "Workflows come",
+    "time_limit": "Time limits come",
+    "soft_time_limit": "Time limits come",
+}
+DELIVERY_MODES = {"persistent": 2, "transient": 1}
+CHUNK = 500  # messages in one call of the broker
+
+
+@dataclass(frozen=True, slots=True)
+class Plan:
+    """What all calls of one task have in common."""
+
+    app: Umbel
+    task: Task[..., Any] | None
+    generation: int  # of the settings that it was made from
+    defaults: Mapping[str, Any]  # options that the task's attributes give to each call
+    destination: Destination | None  # None: it depends on the call
+    serializer: str
+    compression: str | None
+    ignore_result: bool | None
+    delivery_mode: int
+    inherits_priority: bool
+    delays_in_broker: bool
+    depth: int  # of nested values in argsrepr
+
+
+@dataclass(frozen=True, slots=True)
+class Draft:
+    """One call, ready to be sent."""
+
+    name: str
+    item: Item
+    headers: dict[str, Any]
+    properties: dict[str, Any]
+    body: tuple[Any, Any, Any]
+    exchange: str
+    routing_key: str
+    ignored: bool
+
+
+def plan_of(app: Umbel, name: str, task: Task[..., Any] | None) -> Plan:
+    """Return the plan for *name*; it is made anew after a change of settings."""
+    plan = app.plans.get(name)
+    if plan is None or plan.generation != app.conf.generation or plan.task is not task:
+        plan = app.plans[name] = _make_plan(app, name, task)
+    return plan
+
+
+def _make_plan(app: Umbel, name: str, task: Task[..., Any] | None) -> Plan:
+    conf = app.conf
+    defaults = {key: value for key in CALL_ATTRIBUTES if (value := getattr(task, key, None)) is not None}
+    fixed = not conf.task_routes and not defaults
+    mode = conf.task_default_delivery_mode
+    return Plan(
+        app=app,
+        task=task,
+        generation=conf.generation,
+        defaults=defaults,
+        destination=app.router.route(name, (), {}, {}, task) if fixed else None,
+        serializer=conf.task_serializer if task is None else task.serializer,
+        compression=conf.task_compression if task is None else task.compression,
+        ignore_result=None if task is None else task.ignore_result,
+        delivery_mode=DELIVERY_MODES.get(mode, mode),
+        inherits_priority=conf.task_inherit_parent_priority,
+        delays_in_broker=conf.task_delay_for != "celery",
+        depth=conf.task_repr_maxlevels,
+    )
+
+
+def draft(plan: Plan, name: str, args: Sequence[Any], kwargs: Mapping[str, Any], options: Mapping[str, Any], tell: bool = True) -> Draft:
+    """Build and encode the message of one call; *tell* says whether `before_task_publish` hears of it.
+
+    Raises:
+        EncodeError: the arguments cannot be written.
+        NotSupported: an option is not built yet.
+        QueueNotFound: it names a queue that must exist and does not.
+    """
+    if options:
+        _refuse_later(options)
+    if plan.defaults:
+        options = {**plan.defaults, **options}
+    app = plan.app
+    if plan.destination is not None and not options:
+        destination = plan.destination
+    else:
+        destination = app.router.route(name, args, kwargs, options, plan.task)
+        if destination.options:
+            options = {**destination.options, **options}
+    task_id = options.get("task_id") or uuid()
+    due, expires = (None, None) if not options else _times(app, options)
+    headers = _headers(plan, name, task_id, args, kwargs, options)
+    headers["eta"] = due.text if due else None
+    headers["expires"] = expires.text if expires else None
+    properties = _properties(plan, task_id, destination, options, expires)
+    body = (args, kwargs, options.get("embed") or {"callbacks": None, "errbacks": None, "chain": None, "chord": None})
+    if tell and before_task_publish.receivers:
+        before_task_publish.send(
+            sender=name, body=body, exchange=destination.exchange, routing_key=destination.routing_key,
+            headers=headers, properties=properties, declare=[], retry_policy=app.conf.task_publish_retry_policy,
+        )  # fmt: skip
+    item = Item(
+        raw=_encode(plan, headers, properties, body, options),
+        queue=destination.queue,
+        id=task_id,
+        priority=properties["priority"] or 0,
+        due=due.at if due and plan.delays_in_broker and due.at > time.time() else None,
+    )
+    ignored = bool(headers["ignore_result"])
+    return Draft(name, item, headers, properties, body, destination.exchange, destination.routing_key, ignored)
+
+
+def _refuse_later(options: Mapping[str, Any]) -> None:
+    for name, what in LATER.items():
+        if options.get(name):
+            raise NotSupported(f"{name}={options[name]!r}: {what} with a later version of umbel. Call without it.")
+
+
+def _times(app: Umbel, options: Mapping[str, Any]) -> tuple[Moment | None, Moment | None]:
+    eta, expires = options.get("countdown") or options.get("eta"), options.get("expires")
+    if eta is None and expires is None:
+        return None, None
+    now, zone = time.time(), app.timezone
+    return (
+        moment(eta, now, zone) if eta is not None else None,
+        moment(expires, now, zone) if expires is not None else None,
+    )
+
+
+def _headers(
+    plan: Plan, name: str, task_id: str, args: Sequence[Any], kwargs: Mapping[str, Any], options: Mapping[str, Any]
+) -> dict[str, Any]:
+    root_id, parent_id = options.get("root_id"), options.get("parent_id")
+    if current_frame() is not None and (frame := worker_frame()) is not None:
+        root_id = root_id or frame.request.root_id or frame.request.id
+        parent_id = parent_id or frame.request.id
+    option = options.get
+    ignore_result = option("ignore_result")
+    headers = {
+        "lang": "py",
+        "task": name,
+        "id": task_id,
+        "shadow": option("shadow"),
+        "eta": None,
+        "expires": None,
+        "group": option("group_id"),
+        "group_index": option("group_index"),
+        "retries": option("retries") or 0,
+        "timelimit": option("timelimit") or [None, None],
+        "root_id": root_id or task_id,
+        "parent_id": parent_id,
+        "argsrepr": option("argsrepr") or saferepr(args, 1024, plan.depth),
+        "kwargsrepr": option("kwargsrepr") or saferepr(kwargs, 1024, plan.depth),
+        "origin": option("origin") or anon_nodename(),
+        "ignore_result": plan.ignore_result if ignore_result is None else ignore_result,
+        "replaced_task_nesting": option("replaced_task_nesting") or 0,
+        "stamped_headers": None,
+        "stamps": {},
+    }
+    if options:
+        if stamped := option("stamped_headers"):
+            headers["stamped_headers"] = sorted(stamped)
+            headers["stamps"] = option("stamps") or {key: options[key] for key in stamped if key in options}
+        headers.update(option("headers") or {})
+    return headers
+
+
+def _properties(
+    plan: Plan, task_id: str, destination: Destination, options: Mapping[str, Any], expires: Moment | None
+) -> dict[str, Any]:
+    mode = options.get("delivery_mode") or plan.delivery_mode
+    properties: dict[str, Any] = {
+        "correlation_id": options.get("correlation_id") or task_id,
+        "reply_to": options.get("reply_to") or reply_oid(id(plan.app)),
+        "delivery_mode": DELIVERY_MODES.get(mode, mode),
+    }
+    if expires is not None:
+        left = expires.at - time.time()
+        if left < 0:
+            logger.warning("%s[%s] expired %.3f s before it was sent.", options.get("shadow") or destination.queue, task_id, -left)
+        properties["expiration"] = str(max(0, round(left * 1000)))
+    properties["delivery_info"] = {"exchange": destination.exchange, "routing_key": destination.routing_key}
+    properties["priority"] = _priority(plan, destination, options)
+    properties["body_encoding"] = "base64"
+    properties["delivery_tag"] = uuid()
+    return properties
+
+
+def _priority(plan: Plan, destination: Destination, options: Mapping[str, Any]) -> int:
+    if plan.inherits_priority and options.get("priority") is None and (frame := worker_frame()) is not None:
+        inherited = (frame.request.delivery_info or {}).get("priority")
+        if inherited is not None:
+            return int(inherited)
+    return destination.priority or 0
+
+
+def _encode(
+    plan: Plan, headers: dict[str, Any], properties: dict[str, Any], body: tuple[Any, Any, Any], options: Mapping[str, Any]
+) -> bytes:
+    try:
+        content_type, content_encoding, data = encode(options.get("serializer") or plan.serializer, body)
+    except EncodeError as exc:
+        raise EncodeError(f"The arguments of {headers['task']} cannot be sent: {exc}") from exc
+    compression = options.get("compression") or plan.compression
+    if compression:
+        headers["compression"], data = compress(data, compression)
+    return wire.encode(
+        wire.Message(headers=headers, properties=properties, body=data, content_type=content_type, content_encoding=content_encoding),
+    )
+
+
+def publish(app: Umbel, drafts: Sequence[Draft], retry: bool | None = None, policy: Mapping[str, Any] | None = None) -> None:
+    """Send *drafts*, in order, and tell `after_task_publish`.
+
+    Raises:
+        BrokerUnavailable: the broker did not take them within `broker_publish_timeout`.
+    """
+    for start in range(0, len(drafts), CHUNK):
+        _deliver(app, [each.item for each in drafts[start : start + CHUNK]], retry, policy)
+    if after_task_publish.receivers:
+        announce(drafts)
+
+
+def announce(drafts: Sequence[Draft]) -> None:
+    """Tell `after_task_publish` of *drafts*."""
+    if after_task_publish.receivers:
+        for each in drafts:
+            after_task_publish.send(
+                sender=each.name, body=each.body, headers=each.headers, exchange=each.exchange, routing_key=each.routing_key,
+            )  # fmt: skip
+
+
+def _deliver(app: Umbel, items: Sequence[Item], retry: bool | None, policy: Mapping[str, Any] | None) -> None:
+    started = time.monotonic()
+    attempt = 0
+    while True:
+        try:
+            app.broker.publish(items)
+        except BrokerUnavailable as exc:
+            attempt += 1
+            pause = _pause(app, attempt, started, retry, policy)
+            # What may have arrived is not sent twice behind the caller's back.
+            if pause is None or exc.maybe_sent:
+                raise
+            time.sleep(pause)
+        else:
+            return
+
+
+def _pause(app: Umbel, attempt: int, started: float, retry: bool | None, policy: Mapping[str, Any] | None) -> float | None:
+    """Return how long to wait before the next attempt; None: give up."""
+    conf = app.conf
+    if not (conf.task_publish_retry if retry is None else retry):
+        return None
+    policy = {**(conf.task_publish_retry_policy or {}), **(policy or {})}
+    most = policy.get("max_retries", 3)
+    if most is not None and attempt > most:
+        return None
+    pause = float(min(policy.get("interval_start", 0) + policy.get("interval_step", 0.2) * (attempt - 1), policy.get("interval_max", 1)))
+    left = conf.broker_publish_timeout - (time.monotonic() - started)
+    return pause if pause < left else None

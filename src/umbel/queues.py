@@ -1,0 +1,60 @@
+"""Which queues an app has, and which of them a worker consumes."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import TYPE_CHECKING
+
+from umbel.routing import Queue, Router
+
+if TYPE_CHECKING:
+    from umbel.config import Settings
+
+__all__ = ["consumed_queues", "describe_queues", "router_of"]
+
+
+def router_of(conf: Settings) -> Router:
+    """Make the router that the settings describe."""
+    return Router(
+        conf.task_queues,
+        conf.task_routes,
+        default_queue=conf.task_default_queue,
+        default_exchange=conf.task_default_exchange,
+        default_exchange_type=conf.task_default_exchange_type,
+        default_routing_key=conf.task_default_routing_key,
+        default_priority=conf.task_default_priority,
+        create_missing=conf.task_create_missing_queues,
+        missing_queue_type=conf.task_create_missing_queue_type,
+        missing_exchange_type=conf.task_create_missing_queue_exchange_type,
+        default_queue_type=conf.task_default_queue_type,
+        queue_max_priority=conf.task_queue_max_priority,
+    )
+
+
+def consumed_queues(router: Router, wanted: str | Iterable[str] | None, excluded: str | Iterable[str] | None) -> list[str]:
+    """Return the names of the queues that a worker consumes.
+
+    Args:
+        router: knows the queues of the app.
+        wanted: names, or a text with commas; none: all that are known.
+        excluded: names to leave out.
+
+    Raises:
+        QueueNotFound: a queue is not known and may not be made.
+    """
+    names = _names(wanted)
+    for name in names:
+        router.queue(name)
+    left_out = set(_names(excluded))
+    return [name for name in names or router.queues if name not in left_out]
+
+
+def _names(names: str | Iterable[str] | None) -> list[str]:
+    if isinstance(names, str):
+        names = names.split(",")
+    return list(dict.fromkeys(name.strip() for name in names or () if name.strip()))
+
+
+def describe_queues(router: Router, names: Iterable[str]) -> list[Queue]:
+    """Return the queues of these names, with their exchanges and keys."""
+    return [router.queue(name) for name in names]
