@@ -28,6 +28,7 @@ class Slot:
 class Death:
     """The end of a child that should have lived."""
 
+    name: str
     slots: Sequence[Slot]
     pid: int
     status: int  # as os.waitpid gives it

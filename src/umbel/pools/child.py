@@ -50,8 +50,10 @@ class ChildSlot:
 
 def live(runner: Runner, slots: list[ChildSlot], *, name: str, concurrency: int) -> None:
     """Serve *slots* until their sockets close: one thread for each, or one loop if *concurrency* is above their number."""
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches the whole group; the parent decides
-    signal.signal(signal.SIGTERM, signal.SIG_DFL)
+    # Ctrl-C and a supervisor's TERM reach the whole group; the parent decides. A handler, and not SIG_IGN, because programs
+    # that tasks start inherit what is ignored.
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, lambda *_: None)
     exitcode = 1
     try:
         runner.starts_child(name)

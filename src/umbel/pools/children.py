@@ -78,8 +78,10 @@ class ChildPool(Pool):
         """Be child *number*; runs in the child."""
         mine = self._children[number - 1]
         slots = [ChildSlot(end, testimony) for end, testimony in zip(mine.theirs, mine.testimonies, strict=True)]
-        name = f"ForkPoolWorker-{number}" if self.name == "processes" else "MainProcess"
-        live(self._runner, slots, name=name, concurrency=sum(slot.capacity for slot in mine.slots) if self.name == "asyncio" else 1)
+        live(self._runner, slots, name=self._name_of(number), concurrency=sum(slot.capacity for slot in mine.slots) if self.name == "asyncio" else 1)
+
+    def _name_of(self, number: int) -> str:
+        return f"ForkPoolWorker-{number}" if self.name == "processes" else "MainProcess"
 
     def start(self, loop: asyncio.AbstractEventLoop, on_outcomes: OnOutcomes, on_death: OnDeath) -> None:
         assert self._zygote is not None, "fork() comes before start()"
@@ -151,7 +153,7 @@ class ChildPool(Pool):
                 started.add(tag)
             testimony.reset()
         if not child.expected and (status or not self._stopping):
-            self._on_death(Death(child.slots, pid, status, frozenset(started), vague=child.slots[0].capacity > 1))
+            self._on_death(Death(self._name_of(child.number), child.slots, pid, status, frozenset(started), vague=child.slots[0].capacity > 1))
         if self._stopping:
             if not any(other.pid for other in self._children):
                 self._all_ended.set()

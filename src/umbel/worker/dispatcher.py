@@ -168,7 +168,7 @@ class Dispatcher:
     def on_death(self, death: Death) -> None:
         """Deal with the jobs of a child that died: what had started is counted, what had not goes to another slot."""
         how = ended(death.status)
-        pool_log.error("Process pid:%d exited with '%s'", death.pid, how)
+        pool_log.error("Process %r pid:%d exited with '%s'", death.name, death.pid, how)
         unread = {job.tag for slot in death.slots for job in self._pool.take_back(slot)}
         for slot in death.slots:
             slot.stalled = False

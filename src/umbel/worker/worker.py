@@ -107,9 +107,9 @@ class Worker:
         signals.worker_init.send(sender=self)
         conf = self.conf = app.conf.snapshot()
         logs.setup_logging(
-            self.loglevel, self.logfile, format=conf["worker_log_format"], task_format=conf["worker_task_log_format"],
-            color=False if self.no_color else conf["worker_log_color"], hijack_root=conf["worker_hijack_root_logger"],
-            redirect_stdouts=conf["worker_redirect_stdouts"], redirect_level=conf["worker_redirect_stdouts_level"],
+            self.loglevel, self.logfile, format=conf.worker_log_format, task_format=conf.worker_task_log_format,
+            color=False if self.no_color else conf.worker_log_color, hijack_root=conf.worker_hijack_root_logger,
+            redirect_stdouts=conf.worker_redirect_stdouts, redirect_level=conf.worker_redirect_stdouts_level,
         )  # fmt: skip
         app.finalize()
         self.queues = app.consumed_queues(self._queues, self._exclude)
@@ -119,13 +119,13 @@ class Worker:
         warn_of_root()
 
     def _concurrency(self) -> int:
-        wanted = self._wants["concurrency"] or self.conf["worker_concurrency"]
+        wanted = self._wants["concurrency"] or self.conf.worker_concurrency
         if wanted in {None, 0, "0", "auto"}:
             return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
         return int(wanted)
 
     def _make_pool(self) -> Pool:
-        name = str(self._wants["pool"] or self.conf["worker_pool"])
+        name = str(self._wants["pool"] or self.conf.worker_pool)
         if name in {"gevent", "eventlet"}:
             raise NotSupported(f"There is no {name} pool. Use -P asyncio for coroutines, or -P threads for blocking I/O.")
         if name not in POOLS:
@@ -147,7 +147,7 @@ class Worker:
                 pool=self.pool.name if self.pool.name != "processes" else "prefork", queues=self.app.describe_queues(self.queues),
                 tasks=sorted(name for name in self.app.tasks if not name.startswith("celery.")),
                 show_tasks=isinstance(level, int) and level <= logging.INFO, color=not self.no_color and sys.__stdout__ is not None and sys.__stdout__.isatty(),
-                notes=self.app.conf.without_effect(), platform=platform.platform(),
+                notes=self.app.conf.set_with("accepted"), platform=platform.platform(),
             ),
             file=sys.__stdout__, flush=True,
         )  # fmt: skip
@@ -182,13 +182,13 @@ class Worker:
             ThreadPoolExecutor(1, "lease") as lease_io, ThreadPoolExecutor(1, "care") as care_io,
         ):  # fmt: skip
             lease = Lease(
-                broker, lease_io, node=self.hostname, queues=self.queues, lease=conf["worker_lease"],
-                renewal=conf["worker_lease_renewal"], on_lost=lambda: self._lost(),
+                broker, lease_io, node=self.hostname, queues=self.queues, lease=conf.worker_lease,
+                renewal=conf.worker_lease_renewal, on_lost=lambda: self._lost(),
             )  # fmt: skip
             settler = Settler(broker, backend, settle_io, may_write=lease.held)
             dispatcher = Dispatcher(
                 broker, self.pool, settler, care_io, Reporter(app, conf, node=self.hostname),
-                tasks=app.tasks, most_deliveries=conf["task_max_deliveries"], prefetch=self._prefetch(),
+                tasks=app.tasks, most_deliveries=conf.task_max_deliveries, prefetch=self._prefetch(),
             )  # fmt: skip
             fetcher = Fetcher(broker, fetch_io, settler, lease, room=dispatcher.room, deliver=dispatcher.deliver)
             dispatcher.on_room = fetcher.wake.set
@@ -226,13 +226,13 @@ class Worker:
 
     def _prefetch(self) -> int | None:
         wanted = self._wants["prefetch_multiplier"]
-        value = self.conf["worker_prefetch_multiplier"] if wanted is None else wanted
+        value = self.conf.worker_prefetch_multiplier if wanted is None else wanted
         return int(value) if value else None
 
     async def _connect(self, lease: Lease) -> None:
         """Join the tables of owners; wait for a broker that is not there yet only if the user says so."""
         address = self.app.broker_address()
-        wait = self.conf["broker_connection_retry_on_startup"]
+        wait = self.conf.broker_connection_retry_on_startup
         for attempt in range(1, TRIES + 1):
             try:
                 await lease.join()
@@ -251,7 +251,7 @@ class Worker:
         """Start the keeper that a solo worker needs, as its tasks may hold the interpreter's lock."""
         if not isinstance(self.pool, SoloPool) or not self.app.broker.features.shared:
             return None
-        keeper = Keeper(self.app.broker_url(), dict(self.conf["broker_transport_options"] or {}), self.queues, lease=lease.lease, renewal=self.conf["worker_lease_renewal"])
+        keeper = Keeper(self.app.broker_url(), dict(self.conf.broker_transport_options or {}), self.queues, lease=lease.lease, renewal=self.conf.worker_lease_renewal)
         keeper.keep(lease.owner)
         self._keep = lambda: keeper.keep(lease.owner)
         lease.on_joined = self._keep

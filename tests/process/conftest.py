@@ -1,0 +1,69 @@
+"""A worker of the ledger's app, on a broker of the test's own."""
+
+import os
+import subprocess
+import sys
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+
+from tests.processes import Running
+
+APPS = Path(__file__).parent / "apps"
+
+
+@dataclass
+class Ledger:
+    """What has run, and the means to run more."""
+
+    env: dict[str, str]
+    folder: Path
+    workers: int = 0
+
+    def lines(self) -> list[str]:
+        path = Path(self.env["LEDGER"])
+        return path.read_text().splitlines() if path.exists() else []
+
+    def numbers(self) -> set[int]:
+        return {int(line) for line in self.lines() if line.isdigit()}
+
+    def worker(self, *options: str) -> Running:
+        self.workers += 1
+        log = self.folder / f"worker-{self.workers}.log"
+        command = [sys.executable, "-m", "umbel", "-A", "ledger_app", "worker", "-l", "INFO", *options]
+        return Running(command, cwd=APPS, env=self.env, log=log)
+
+    def logs(self) -> str:
+        return "\n".join(f"--- {path.name}\n{path.read_text()[-3000:]}" for path in sorted(self.folder.glob("worker-*.log"))[-3:])
+
+    def script(self, code: str) -> str:
+        """Run a producer's code in a process of its own and return what it printed."""
+        done = subprocess.run([sys.executable, "-c", code], cwd=APPS, env=self.env, capture_output=True, text=True, timeout=60, check=False)
+        assert done.returncode == 0, done.stderr
+        return done.stdout
+
+
+def ledger_on(broker: str, backend: str, folder: Path, prefix: str = "") -> Ledger:
+    env = {
+        **os.environ,
+        "LEDGER": str(folder / "ledger"),
+        "LEDGER_BROKER": broker,
+        "LEDGER_BACKEND": backend,
+        "LEDGER_PREFIX": prefix,
+        "PYTHONUNBUFFERED": "1",
+        "C_FORCE_ROOT": "1",
+    }
+    env.pop("DJANGO_SETTINGS_MODULE", None)
+    return Ledger(env, folder)
+
+
+@pytest.fixture(params=["sqlite", pytest.param("redis", marks=pytest.mark.redis)])
+def ledger(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Ledger]:
+    if request.param == "sqlite":
+        url = f"sqlite:///{tmp_path}/umbel.sqlite3"
+        yield ledger_on(url, url, tmp_path)
+    else:
+        url = request.getfixturevalue("redis_url")
+        yield ledger_on(url, url, tmp_path, request.getfixturevalue("redis_prefix"))
