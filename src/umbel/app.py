@@ -19,9 +19,10 @@ from umbel.exceptions import AlwaysEagerIgnored, NotSupported
 from umbel.registry import TaskRegistry
 from umbel.result import AsyncResult
 from umbel.shared import BoundDecorator, Decorator, add_task, build_task, decorated, gen_task_name, shared_tasks
-from umbel.task import Task
+from umbel.task import Task as BaseTask
 
 if TYPE_CHECKING:
+    from umbel.batching import Sender, Watcher
     from umbel.result import EagerResult
 
 __all__ = ["App", "Celery", "Umbel"]
@@ -53,7 +54,7 @@ class Umbel(ConfiguredApp):
         settings: any other setting.
     """
 
-    task_cls: type[Task[..., Any]] | str | None = None
+    task_cls: type[BaseTask[..., Any]] | str | None = None
     builtin_fixups: tuple[str, ...] = (DJANGO_FIXUP,)
 
     def __init__(
@@ -63,7 +64,7 @@ class Umbel(ConfiguredApp):
         broker: str | None = None,
         backend: str | None = None,
         include: Sequence[str] | str | None = None,
-        task_cls: type[Task[..., Any]] | str | None = None,
+        task_cls: type[BaseTask[..., Any]] | str | None = None,
         namespace: str | None = None,
         fixups: Iterable[str] | None = None,
         set_as_current: bool = True,
@@ -84,8 +85,10 @@ class Umbel(ConfiguredApp):
         super().__init__({**(changes or {}), **{key: value for key, value in given.items() if value is not None}, **settings}, namespace)
         self.plans: dict[str, publish.Plan] = {}
         self.finalized = False
+        self._sender: Sender | None = None
+        self._watcher: Watcher | None = None
         self._tasks = TaskRegistry(shared_tasks)
-        self._task_class: type[Task[..., Any]] | None = None
+        self._task_class: type[BaseTask[..., Any]] | None = None
         all_apps.add(self)
         if config_source is not None:
             self.config_from_object(config_source, silent=config_source_silent, namespace=namespace)
@@ -115,16 +118,16 @@ class Umbel(ConfiguredApp):
         return self._tasks
 
     @property
-    def task_class(self) -> type[Task[..., Any]]:
+    def task_class(self) -> type[BaseTask[..., Any]]:
         """The class that `task_cls` says."""
-        found = self.task_cls or Task
+        found = self.task_cls or BaseTask
         if isinstance(found, str):
             module, _, attribute = found.replace(":", ".").rpartition(".")
             found = self.task_cls = getattr(importlib.import_module(module), attribute)
         return found
 
     @property
-    def Task(self) -> type[Task[..., Any]]:  # noqa: N802 - Celery's name
+    def Task(self) -> type[BaseTask[..., Any]]:  # noqa: N802 - Celery's name
         """The base class of this app's tasks."""
         if self._task_class is None:
             base = self.task_class
@@ -132,9 +135,9 @@ class Umbel(ConfiguredApp):
         return self._task_class
 
     @overload
-    def task(self, fun: Callable[P, Coroutine[Any, Any, R]], /) -> Task[P, R]: ...  # type: ignore[overload-overlap]
+    def task(self, fun: Callable[P, Coroutine[Any, Any, R]], /) -> BaseTask[P, R]: ...
     @overload
-    def task(self, fun: Callable[P, R], /) -> Task[P, R]: ...
+    def task(self, fun: Callable[P, R], /) -> BaseTask[P, R]: ...
     @overload
     def task(self, *, bind: Literal[True], name: str | None = None, **options: Any) -> BoundDecorator: ...
     @overload
@@ -147,8 +150,8 @@ class Umbel(ConfiguredApp):
             options: name, base, bind, and any attribute of a task.
         """
 
-        def decorate(fun: Callable[..., Any]) -> Task[..., Any]:
-            if isinstance(fun, Task):
+        def decorate(fun: Callable[..., Any]) -> BaseTask[..., Any]:
+            if isinstance(fun, BaseTask):
                 raise TypeError(f"{fun.name} is a task already: apply @app.task once.")
             name = options.get("name") or self.gen_task_name(fun.__name__, fun.__module__)
             rest = {key: value for key, value in options.items() if key not in {"base", "name", "bind"}}
@@ -160,7 +163,7 @@ class Umbel(ConfiguredApp):
 
         return decorated("task", decorate, args)
 
-    def register_task(self, task: Task[..., Any] | type[Task[..., Any]], **options: Any) -> Task[..., Any]:
+    def register_task(self, task: BaseTask[..., Any] | type[BaseTask[..., Any]], **options: Any) -> BaseTask[..., Any]:
         """Register a task made by a class, in place of one of the same name."""
         instance = task() if isinstance(task, type) else task
         if not instance.name:
@@ -172,7 +175,7 @@ class Umbel(ConfiguredApp):
         instance.on_bound(self)
         return instance
 
-    def take_shared(self, task: Task[..., Any]) -> None:
+    def take_shared(self, task: BaseTask[..., Any]) -> None:
         """Show a shared task, unless this app has one of its name."""
         self._tasks.setdefault(task.name, task)
 
@@ -260,8 +263,26 @@ class Umbel(ConfiguredApp):
             frame.request.children.append(result)
         return result
 
+    @property
+    def sender(self) -> Sender:
+        """What sends for coroutines; each process has its own."""
+        if self._sender is None or self._sender.pid != os.getpid():
+            from umbel.batching import Sender  # brings asyncio, which only coroutines need
+
+            self._sender = Sender(self)
+        return self._sender
+
+    @property
+    def watcher(self) -> Watcher:
+        """What waits for results for coroutines; each process has its own."""
+        if self._watcher is None or self._watcher.pid != os.getpid():
+            from umbel.batching import Watcher
+
+            self._watcher = Watcher(self)
+        return self._watcher
+
     def call_eagerly(
-        self, task: Task[..., Any], args: Sequence[Any], kwargs: Mapping[str, Any], options: dict[str, Any]
+        self, task: BaseTask[..., Any], args: Sequence[Any], kwargs: Mapping[str, Any], options: dict[str, Any]
     ) -> EagerResult[Any]:
         """Run a call here: its message is really written, read and run as a worker does."""
         return call_eagerly(self, task, args, kwargs, options)
@@ -297,12 +318,12 @@ class Umbel(ConfiguredApp):
         set_default_app(self)
 
     @property
-    def current_task(self) -> Task[..., Any] | None:
+    def current_task(self) -> BaseTask[..., Any] | None:
         """The running task."""
         return get_current_task()
 
     @property
-    def current_worker_task(self) -> Task[..., Any] | None:
+    def current_worker_task(self) -> BaseTask[..., Any] | None:
         """The task that a worker runs here; one that was merely called does not count."""
         frame = worker_frame()
         return None if frame is None else frame.task

@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Callable, Iterable, Mapping
 from datetime import UTC, datetime, timedelta, tzinfo
 from typing import TYPE_CHECKING, Any
 from zoneinfo import ZoneInfo
 
 from umbel import config_sources
-from umbel.batching import Sender, Watcher
 from umbel.config import Settings
 from umbel.connections import backend_maker, broker_maker, broker_url, without_password
 from umbel.meta import decode_meta
@@ -47,7 +45,6 @@ class ConfiguredApp:
         self._router: tuple[int, Router] | None = None
         self._zone: tuple[int, tzinfo] | None = None
         self._broker, self._backend = broker_maker(self.conf), backend_maker(self.conf)
-        self._sender, self._watcher = (0, Sender(self)), (0, Watcher(self))
 
     # --- settings
 
@@ -128,22 +125,6 @@ class ConfiguredApp:
         if connection.generation == self.conf.generation and connection.driver is not None:
             return connection.driver
         return connection.get()
-
-    @property
-    def sender(self) -> Sender:
-        """What sends for coroutines; each process has its own."""
-        pid = os.getpid()
-        if self._sender[0] != pid:
-            self._sender = pid, Sender(self)
-        return self._sender[1]
-
-    @property
-    def watcher(self) -> Watcher:
-        """What waits for results for coroutines; each process has its own."""
-        pid = os.getpid()
-        if self._watcher[0] != pid:
-            self._watcher = pid, Watcher(self)
-        return self._watcher[1]
 
     @property
     def router(self) -> Router:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import os
 import queue
 import threading
 import time
@@ -48,6 +49,7 @@ class Sender:
 
     def __init__(self, app: Umbel) -> None:
         self._app = app
+        self.pid = os.getpid()
         self._waiting: queue.SimpleQueue[tuple[publish.Draft, Future[None]]] = queue.SimpleQueue()
         self._worker = Worker("umbel-sender", self._run)
 
@@ -96,11 +98,12 @@ class Watcher:
 
     def __init__(self, app: Umbel) -> None:
         self._app = app
+        self.pid = os.getpid()
         self._awaited: dict[str, list[Future[bytes]]] = {}
         self._news = threading.Event()
         self._worker = Worker("umbel-watcher", self._run)
 
-    async def ended(self, id: str, timeout: float | None) -> bytes:
+    async def ended(self, id: str, timeout: float | None) -> bytes:  # noqa: ASYNC109 - Celery's word
         """Return the final document of a task.
 
         Raises:
@@ -147,17 +150,17 @@ class Watcher:
 
     def _look(self, ids: list[str]) -> bool:
         found = False
-        for id, data in zip(ids, self._app.backend.get(ids), strict=True):
+        for task_id, data in zip(ids, self._app.backend.get(ids), strict=True):
             if data is not None and self._app.read_meta(data).get("status") in states.READY_STATES:
                 found = True
-                for future in self._take(id):
+                for future in self._take(task_id):
                     if future.set_running_or_notify_cancel():
                         future.set_result(data)
         return found
 
     def _fail(self, ids: list[str], exc: BaseException) -> None:
-        for id in ids:
-            for future in self._take(id):
+        for task_id in ids:
+            for future in self._take(task_id):
                 if future.set_running_or_notify_cancel():
                     future.set_exception(exc)
 

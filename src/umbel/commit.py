@@ -26,8 +26,8 @@ def on_commit(
         ImproperlyConfigured: there is no Django, or it has no settings.
     """
     try:
-        from django.core.exceptions import ImproperlyConfigured as DjangoUnconfigured
-        from django.db import transaction
+        from django.core.exceptions import ImproperlyConfigured as DjangoUnconfigured  # type: ignore[import-untyped]
+        from django.db import transaction  # type: ignore[import-untyped]
     except ImportError as exc:
         raise ImproperlyConfigured(
             f"{task.name}: sending on commit needs Django, which is not installed. Use delay(), or: pip install 'umbel[django]'.",

@@ -203,6 +203,7 @@ class Proxy:
         delattr(self._get_current_object(), name)
 
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
+        """Call the object."""
         return self._get_current_object()(*args, **kwargs)
 
     def __bool__(self) -> bool:

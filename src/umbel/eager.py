@@ -33,11 +33,11 @@ def call_eagerly(
     kept = {key: value for key, value in options.items() if key not in MEANINGLESS}
     # A result that is not stored is still what the caller of an eager task gets.
     draft = publish.draft(publish.plan_of(app, task.name, task), task.name, args, kwargs, {**kept, "ignore_result": False}, tell=False)
-    outcome, retries = reach("runner")(app, draft.item.raw)
+    outcome, _ = reach("runner")(app, draft.item.raw)
     meta: Mapping[str, Any] = app.read_meta(outcome.meta) if outcome.meta is not None else {"result": None}
     state = outcome.state or states.FAILURE
-    result: EagerResult[Any] = EagerResult(draft.item.id, result_of({**meta, "status": state}), state, meta.get("traceback"), name=task.name)
-    del retries
+    value = result_of({**meta, "status": state})
+    result: EagerResult[Any] = EagerResult(draft.item.id, value, state, meta.get("traceback"), name=task.name)
     if outcome.meta is not None and task.store_eager_result:
         app.backend.store([Record(id=result.id, state=state, meta=outcome.meta, expires=app.result_expires)])
     if app.conf.task_eager_propagates if throw is None else throw:

@@ -112,5 +112,3 @@ def result_of(meta: Mapping[str, Any]) -> Any:
     if meta.get("status") in states.EXCEPTION_STATES and isinstance(value, Mapping):
         return failures.rebuild(dict(value))
     return value
-
-

@@ -98,11 +98,15 @@ def _make_plan(app: Umbel, name: str, task: Task[..., Any] | None) -> Plan:
         serializer=conf.task_serializer if task is None else task.serializer,
         compression=conf.task_compression if task is None else task.compression,
         ignore_result=None if task is None else task.ignore_result,
-        delivery_mode=DELIVERY_MODES.get(mode, mode),
+        delivery_mode=_mode(mode),
         inherits_priority=conf.task_inherit_parent_priority,
         delays_in_broker=conf.task_delay_for != "celery",
         depth=conf.task_repr_maxlevels,
     )
+
+
+def _mode(mode: int | str) -> int:
+    return DELIVERY_MODES[mode] if isinstance(mode, str) else mode
 
 
 def draft(plan: Plan, name: str, args: Sequence[Any], kwargs: Mapping[str, Any], options: Mapping[str, Any], tell: bool = True) -> Draft:
@@ -173,7 +177,7 @@ def _headers(
         parent_id = parent_id or frame.request.id
     option = options.get
     ignore_result = option("ignore_result")
-    headers = {
+    headers: dict[str, Any] = {
         "lang": "py",
         "task": name,
         "id": task_id,
@@ -202,14 +206,12 @@ def _headers(
     return headers
 
 
-def _properties(
-    plan: Plan, task_id: str, destination: Destination, options: Mapping[str, Any], expires: Moment | None
-) -> dict[str, Any]:
+def _properties(plan: Plan, task_id: str, destination: Destination, options: Mapping[str, Any], expires: Moment | None) -> dict[str, Any]:
     mode = options.get("delivery_mode") or plan.delivery_mode
     properties: dict[str, Any] = {
         "correlation_id": options.get("correlation_id") or task_id,
         "reply_to": options.get("reply_to") or reply_oid(id(plan.app)),
-        "delivery_mode": DELIVERY_MODES.get(mode, mode),
+        "delivery_mode": _mode(mode),
     }
     if expires is not None:
         left = expires.at - time.time()

@@ -68,6 +68,7 @@ class AsyncResult(Generic[R]):
     TimeoutError: ClassVar[type[Exception]] = exceptions.TimeoutError
 
     ignored = False
+    supports_native_join = True  # every backend of ours answers for many ids at once
 
     def __init__(
         self,
@@ -137,7 +138,7 @@ class AsyncResult(Generic[R]):
     @property
     def traceback(self) -> str | None:
         """The text of the traceback."""
-        return self._known().get("traceback")
+        return cast("str | None", self._known().get("traceback"))
 
     @property
     def children(self) -> list[AsyncResult[Any]] | None:
@@ -180,11 +181,6 @@ class AsyncResult(Generic[R]):
     def queue(self) -> str | None:
         """The queue it came from; with `result_extended`."""
         return self._known().get("queue")
-
-    @property
-    def supports_native_join(self) -> bool:
-        """Every backend of ours answers for many ids at once."""
-        return True
 
     def ready(self) -> bool:
         """Has it ended?"""
@@ -290,7 +286,7 @@ class AsyncResult(Generic[R]):
             callback(self.id, value)
         return cast("R", value)
 
-    async def aget(self, timeout: float | None = None, propagate: bool = True) -> R:
+    async def aget(self, timeout: float | None = None, propagate: bool = True) -> R:  # noqa: ASYNC109 - as get()
         """Do as `get` does without blocking the event loop."""
         if self.ignored:
             return cast("R", None)
@@ -360,6 +356,8 @@ class AsyncResult(Generic[R]):
 class EagerResult(AsyncResult[R]):
     """The result of a task that ran where it was called."""
 
+    supports_native_join = False
+
     def __init__(self, id: str, ret_value: Any, state: str, traceback: str | None = None, name: str | None = None) -> None:
         super().__init__(id, task_name=name)
         self._meta = {"status": state, "result": ret_value, "traceback": traceback, "children": None}
@@ -371,17 +369,12 @@ class EagerResult(AsyncResult[R]):
             assert_will_not_block()
         return self._answer(propagate)
 
-    wait = get
+    wait = get  # type: ignore[assignment]
 
-    async def aget(self, timeout: float | None = None, propagate: bool = True) -> R:
+    async def aget(self, timeout: float | None = None, propagate: bool = True) -> R:  # noqa: ASYNC109 - as get()
         """Return the value or raise the exception."""
         del timeout
         return self._answer(propagate)
-
-    @property
-    def supports_native_join(self) -> bool:
-        """Nothing is stored."""
-        return False
 
     def forget(self) -> None:
         """Nothing is stored."""
@@ -398,7 +391,7 @@ def result_from_tuple(r: Any, app: Umbel | None = None) -> AsyncResult[Any]:
     """Rebuild a result from its tuple form."""
     if isinstance(r, AsyncResult):
         return r
-    (id, parent), children = r
+    (task_id, parent), children = r
     if children is not None:
-        raise exceptions.NotSupported(f"{id} is the result of a group: groups come with a later version of umbel.")
-    return AsyncResult(id, app=app, parent=result_from_tuple(parent, app) if parent else None)
+        raise exceptions.NotSupported(f"{task_id} is the result of a group: groups come with a later version of umbel.")
+    return AsyncResult(task_id, app=app, parent=result_from_tuple(parent, app) if parent else None)

@@ -54,7 +54,7 @@ def build_retry(
     if request.called_directly:
         _reraise(exc or sys.exc_info()[1] or Retry("Task can be retried", None))
     if max_retries is not None:
-        request.override_max_retries = max_retries
+        request.update(override_max_retries=max_retries)
     most = task.max_retries if max_retries is None else max_retries
     if most is not None and request.retries >= most:
         given_up = task.MaxRetriesExceededError(

@@ -26,7 +26,7 @@ class Decorator(Protocol):
     """What `@app.task(...)` returns."""
 
     @overload
-    def __call__(self, fun: Callable[P, Coroutine[Any, Any, R]], /) -> Task[P, R]: ...  # type: ignore[overload-overlap]
+    def __call__(self, fun: Callable[P, Coroutine[Any, Any, R]], /) -> Task[P, R]: ...
     @overload
     def __call__(self, fun: Callable[P, R], /) -> Task[P, R]: ...
 
@@ -35,7 +35,7 @@ class BoundDecorator(Protocol):
     """What `@app.task(bind=True, ...)` returns."""
 
     @overload
-    def __call__(self, fun: Callable[Concatenate[Any, P], Coroutine[Any, Any, R]], /) -> Task[P, R]: ...  # type: ignore[overload-overlap]
+    def __call__(self, fun: Callable[Concatenate[Any, P], Coroutine[Any, Any, R]], /) -> Task[P, R]: ...
     @overload
     def __call__(self, fun: Callable[Concatenate[Any, P], R], /) -> Task[P, R]: ...
 
@@ -91,7 +91,7 @@ def _source(task: Task[..., Any]) -> str:
 
 
 @overload
-def shared_task(fun: Callable[P, Coroutine[Any, Any, R]], /) -> Task[P, R]: ...  # type: ignore[overload-overlap]
+def shared_task(fun: Callable[P, Coroutine[Any, Any, R]], /) -> Task[P, R]: ...
 @overload
 def shared_task(fun: Callable[P, R], /) -> Task[P, R]: ...
 @overload

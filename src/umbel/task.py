@@ -30,10 +30,10 @@ class AppOfTask:
     """The app of a task: the one it was made for, else the current one of the calling thread."""
 
     def __get__(self, task: Task[..., Any] | None, owner: type[Task[..., Any]]) -> Umbel:
-        return (owner if task is None else task)._app or get_current_app()
+        return (owner if task is None else task)._app or get_current_app()  # noqa: SLF001 - its own descriptor
 
     def __set__(self, task: Task[..., Any], app: Umbel) -> None:
-        task._app = app
+        task._app = app  # noqa: SLF001
 
 
 class FromConf:
@@ -89,7 +89,7 @@ class Task(Generic[P, R]):
     resultrepr_maxsize: int = 1024
     autoretry_for: tuple[type[BaseException], ...] = ()
     dont_autoretry_for: tuple[type[BaseException], ...] = ()
-    retry_kwargs: Mapping[str, Any] = {}  # noqa: RUF012 - never changed
+    retry_kwargs: Mapping[str, Any] = {}
     retry_backoff: bool | float = False
     retry_backoff_max: float = 600  # seconds
     retry_jitter: bool = True
@@ -118,6 +118,7 @@ class Task(Generic[P, R]):
         raise NotImplementedError(f"{type(self).__name__} has no run() method. Define it, or decorate a function with @app.task.")
 
     def __call__(self, *args: P.args, **kwargs: P.kwargs) -> R:
+        """Run here and now, as a plain function."""
         token = push_frame(self, Context(args=args, kwargs=kwargs))
         try:
             return self.run(*args, **kwargs)  # type: ignore[no-any-return]
