@@ -179,8 +179,8 @@ def failed_import(name: str, exc: Exception) -> AppNotFound:
 
 
 def own_frames(tb: TracebackType | None) -> TracebackType | None:
-    """Return the traceback from the first frame that is neither ours nor the import system's."""
-    while tb is not None and tb.tb_next is not None:
+    """Return the traceback from the first frame that is neither ours nor the import system's; a syntax error has none."""
+    while tb is not None:
         file = tb.tb_frame.f_code.co_filename
         if file != __file__ and "importlib" not in file:
             break

@@ -1,0 +1,182 @@
+"""call, result, purge and report, on a project with a broker and a backend in files."""
+
+import json
+import uuid
+
+import pytest
+from tests.processes import Running, wait_for
+
+
+@pytest.fixture
+def worker(project):
+    """A worker of the project that is ready."""
+    words = project.command("-A", "proj", "worker", "-l", "INFO", "-P", "solo")
+    with Running(words, cwd=project.path, env=project.env, log=project.path / "worker.log") as running:
+        running.waits_to_print(" ready.")
+        yield running
+
+
+def test_call_prints_the_id_and_nothing_else(project):
+    ran = project.umbel("-A", "proj", "call", "proj.add", "-a", "[2, 3]")
+    assert ran.returncode == 0, ran.stderr
+    assert str(uuid.UUID(ran.stdout.strip())) + "\n" == ran.stdout
+
+
+def test_a_task_that_nobody_knows_here_can_be_called(project):
+    assert project.umbel("-A", "proj", "call", "elsewhere.task").returncode == 0
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        (("-a", "[2, 3"), "is not JSON"),
+        (("-a", "2"), "is JSON, but not a list. Write a list in single quotes: -a '[2, 3]'"),
+        (("-k", "[]"), "is JSON, but not an object."),
+        (("--eta", "tomorrow"), "'tomorrow' is not a time. Write it as 2030-01-31T12:00:00"),
+        (("--eta", "10"), "'10' is not a time"),
+        (("--expires", "soon"), "or a number of seconds"),
+        (("--countdown", "soon"), "'soon' is not a valid float"),
+    ],
+)
+def test_a_wrong_value_of_call_is_explained(project, one_sentence, words, said):
+    assert said in one_sentence(project.umbel("-A", "proj", "call", "proj.add", *words), 2)
+
+
+def test_a_serializer_that_is_not_there_is_one_sentence(project, one_sentence):
+    assert "nothere" in one_sentence(project.umbel("-A", "proj", "call", "proj.add", "--serializer", "nothere"), 1)
+
+
+@pytest.mark.parametrize("words", [("call", "proj.add"), ("purge", "-f"), ("result", "x", "--timeout", "1")])
+def test_a_server_that_does_not_answer_is_one_sentence_and_69(project, one_sentence, words):
+    pytest.importorskip("redis")
+    away = "redis://127.0.0.1:1/0"
+    said = one_sentence(project.umbel("-A", "proj", "-b", away, "--result-backend", away, *words), 69)
+    assert "127.0.0.1:1" in said
+
+
+@pytest.mark.parametrize("words", [("call", "proj.add"), ("purge", "-f"), ("worker",)])
+def test_a_url_that_names_no_driver_is_one_sentence(project, one_sentence, words):
+    assert "'kafka'" in one_sentence(project.umbel("-A", "proj", "-b", "kafka://:secret@h", *words), 1)
+
+
+@pytest.mark.parametrize("words", [("call", "proj.add"), ("purge", "-f"), ("worker",)])
+def test_a_missing_broker_url_says_what_to_set(folder, one_sentence, words):
+    folder.write(proj="from umbel import Celery\napp = Celery('proj')")
+    assert "broker_url is not set" in one_sentence(folder.umbel("-A", "proj", *words), 1)
+
+
+def test_without_an_app_the_configuration_of_the_folder_holds(project):
+    project.write(celeryconfig=f"broker_url = 'sqlite:///{project.path}/q.sqlite3'")
+    ran = project.umbel("call", "proj.add")
+    assert ran.returncode == 0, ran.stderr
+    assert json.loads(project.umbel("purge", "-f", "--json").stdout) == {"celery": 1}
+
+
+def test_the_traceback_is_there_for_who_asks(project):
+    ran = project.umbel("-A", "proj", "-b", "kafka://h", "call", "proj.add", UMBEL_DEBUG="1")
+    assert "Traceback" in ran.stderr
+    assert ran.stderr.splitlines()[-1].startswith("Error: ")
+
+
+def test_purge_counts_what_it_deletes(project):
+    assert project.umbel("-A", "proj", "purge", "-f").stdout == "No messages purged from 1 queue.\n"
+    for _ in range(2):
+        project.umbel("-A", "proj", "call", "proj.add")
+    project.umbel("-A", "proj", "call", "proj.add", "--countdown", "600")
+    assert project.umbel("-A", "proj", "purge", "-f").stdout == "Purged 3 messages from 1 known task queue.\n"
+
+
+def test_purge_empties_the_queues_that_are_named(project):
+    project.umbel("-A", "proj", "call", "proj.add", "--queue", "mail")
+    project.umbel("-A", "proj", "call", "proj.add")
+    ran = project.umbel("-A", "proj", "purge", "-f", "-Q", "mail,post", "--json")
+    assert json.loads(ran.stdout) == {"mail": 1, "post": 0}
+    ran = project.umbel("-A", "proj", "purge", "-f", "-Q", "mail,celery", "-X", "celery", "--json")
+    assert json.loads(ran.stdout) == {"mail": 0}
+
+
+def test_purge_asks_first(project):
+    project.umbel("-A", "proj", "call", "proj.add")
+    refused = project.umbel("-A", "proj", "purge", input="n\n")
+    assert refused.returncode == 1
+    assert "will be deleted: celery. There is no undo" in refused.stderr
+    assert "Purged 1 message from" in project.umbel("-A", "proj", "purge", input="y\n").stdout
+
+
+def test_report_hides_secrets(project):
+    ran = project.umbel("-A", "proj", "-b", "redis://me:s3cret@h:1/0", "report")
+    assert ran.returncode == 0, ran.stderr
+    assert "s3cret" not in ran.stdout
+    assert "redis://me:" in ran.stdout
+    assert "proj.add" in ran.stdout
+    for part in ("software", "platform", "app", "settings"):
+        assert f"\n{part}\n" in f"\n{ran.stdout}"
+
+
+def test_report_as_json_is_json(project):
+    facts = json.loads(project.umbel("-A", "proj", "report", "--json").stdout)
+    assert facts["app"]["name"] == "proj"
+    assert "proj.add" in facts["app"]["tasks"]
+    assert facts["software"]["umbel"]
+
+
+def test_a_pending_result_is_waited_for_as_long_as_one_says(project, one_sentence):
+    said = one_sentence(project.umbel("-A", "proj", "result", "not-an-id", "--timeout", "0.2"), 1)
+    assert "The task not-an-id has not ended within 0.2 s; its state is PENDING." in said
+
+
+def test_a_result_without_a_backend_says_what_to_set(folder, one_sentence):
+    folder.write(proj=f"from umbel import Celery\napp = Celery('proj', broker='sqlite:///{folder.path}/q.sqlite3')")
+    assert "result_backend" in one_sentence(folder.umbel("-A", "proj", "result", "x"), 1)
+
+
+def test_result_prints_the_value(project, worker):
+    task_id = project.umbel("-A", "proj", "call", "proj.add", "-a", "[2, 3]").stdout.strip()
+    ran = project.umbel("-A", "proj", "result", task_id)
+    assert (ran.returncode, ran.stdout) == (0, "5\n"), worker.tail()
+    assert project.umbel("-A", "proj", "result", "-t", "proj.add", task_id).stdout == "5\n"
+    document = json.loads(project.umbel("-A", "proj", "result", "--json", task_id).stdout)
+    assert document == {"id": task_id, "state": "SUCCESS", "result": 5, "traceback": None}
+
+
+def test_a_failed_result_prints_its_traceback_and_is_1(project, worker):
+    task_id = project.umbel("-A", "proj", "call", "proj.fail", "-k", '{"text": "kaputt"}').stdout.strip()
+    ran = project.umbel("-A", "proj", "result", task_id)
+    assert (ran.returncode, ran.stdout) == (1, ""), worker.tail()
+    assert "ValueError: kaputt" in ran.stderr
+    assert "umbel/cli" not in ran.stderr
+    told = project.umbel("-A", "proj", "result", "--traceback", task_id)
+    assert "ValueError: kaputt" in told.stdout
+
+
+def test_a_task_that_the_app_has_not_is_named(project, one_sentence):
+    said = one_sentence(project.umbel("-A", "proj", "result", "-t", "proj.nothere", "x"), 2)
+    assert "the app has no task 'proj.nothere'. It has:" in said
+    assert "proj.add" in said
+
+
+def test_the_worker_stops_on_term_and_says_so(worker):
+    worker.send(15)
+    assert worker.exit_code() == 0
+    wait_for(lambda: "worker: Warm shutdown (MainProcess)" in worker.log())
+
+
+def test_the_worker_takes_every_option_of_celery_that_means_nothing_here(project):
+    words = (
+        "-A proj worker -l info -P SOLO -c auto -Ofair -E --without-gossip --without-mingle --without-heartbeat"
+        " --heartbeat-interval 2 --pool-start-method fork --prefetch-multiplier 0 -Q mail,celery -X mail -n w1@%h"
+        " -- worker_prefetch_multiplier=1 .send_task_events=1"
+    )
+    with Running(project.command(*words.split()), cwd=project.path, env=project.env, log=project.path / "w.log") as running:
+        running.waits_to_print(" ready.")
+        log = running.log()
+    assert "w1@" in log
+    assert ".> celery           exchange=celery(direct) key=celery" in log
+    assert ".> mail" not in log
+
+
+def test_quiet_leaves_the_banner_out(project):
+    words = project.command("-q", "-A", "proj", "worker", "-l", "INFO", "-P", "solo")
+    with Running(words, cwd=project.path, env=project.env, log=project.path / "w.log") as running:
+        running.waits_to_print(" ready.")
+        assert "[config]" not in running.log()
