@@ -19,7 +19,7 @@ from umbel.exceptions import BackendUnavailable, BrokerUnavailable, ImproperlyCo
 __all__ = ["Database", "path_of"]
 
 SCHEMA = 1
-SHORTEST_POLL, LONGEST_POLL = 0.0005, 0.01  # seconds between two looks at the file
+SHORTEST_POLL, LONGEST_POLL = 0.0005, 0.015  # seconds between two looks at the file
 LONGEST_PAUSE = 0.005  # seconds between two attempts to get the lock that another process holds
 
 REMEDIES = {
@@ -101,8 +101,8 @@ class Database:
         """Return when *look* returns 0 or less, or after *timeout*; it says in how many seconds to look again.
 
         Other processes are noticed by asking SQLite for its `data_version`, a counter in memory that every commit of
-        another connection moves: every 0.5 ms after a change, every 10 ms when nothing goes on (half a percent of a
-        core, measured). A bell (a FIFO, a datagram) would save up to 10 ms of latency and cost a file for each waiting
+        another connection moves: every 0.5 ms after a change, every 15 ms when nothing goes on (under one percent of a
+        core, measured). A bell (a FIFO, a datagram) would save up to 15 ms of latency and cost a file for each waiting
         process, to be found, rung, and cleaned up after a kill.
         """
         deadline = time.monotonic() + timeout

@@ -1,0 +1,13 @@
+"""The suites that define a driver: inherit them, give the fixture `broker` or `backend`, and pass.
+
+    class TestMyBroker(BrokerConformance):
+        @pytest.fixture
+        def make_broker(self): ...
+
+They need pytest.
+"""
+
+from umbel.testing.conformance.backend import BackendConformance
+from umbel.testing.conformance.broker import BrokerConformance
+
+__all__ = ["BackendConformance", "BrokerConformance"]

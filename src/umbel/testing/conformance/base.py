@@ -1,0 +1,112 @@
+# ruff: noqa: D102 - the names are the sentences
+"""What the parts of the broker's suite share: fixtures, time, and short ways to say common things."""
+
+from __future__ import annotations
+
+import json
+import os
+import threading
+import time
+import traceback
+from collections.abc import Callable, Iterator, Sequence
+from uuid import uuid4
+
+import pytest
+
+from umbel.broker import Broker, Delivery, Item, Settlement, Verb
+from umbel.wire.message import Message, encode, glance
+
+__all__ = ["LEASE", "BrokerSuite", "ids_of", "item", "settlement", "succeeds_in_child"]
+
+LEASE = 0.3  # seconds; a driver without a clock of its own is waited for in real time
+PATIENCE = 10.0  # seconds that a condition may take to come true
+
+
+class BrokerSuite:
+    """Fixtures. A driver's test gives `make_broker`; and `pass_time` if it takes its time from a fake clock."""
+
+    @pytest.fixture
+    def make_broker(self) -> Callable[[], Broker]:
+        raise NotImplementedError("Give a fixture make_broker, which makes brokers that share one store.")
+
+    @pytest.fixture
+    def broker(self, make_broker: Callable[[], Broker]) -> Iterator[Broker]:
+        broker = make_broker()
+        yield broker
+        broker.close()
+
+    @pytest.fixture
+    def queue(self) -> str:
+        """A queue that no other test uses, as a server may be shared."""
+        return f"test-{uuid4().hex}"
+
+    def pass_time(self, seconds: float) -> None:
+        threading.Event().wait(seconds)
+
+    def now(self) -> float:
+        return time.time()
+
+    def until(self, condition: Callable[[], bool]) -> None:
+        """Let time pass until *condition* holds."""
+        deadline = time.monotonic() + PATIENCE
+        while not condition():
+            assert time.monotonic() < deadline, "the condition did not come true in time"
+            self.pass_time(0.02)
+
+    def lapsed(self, broker: Broker, queue: str, *, claims: int, started: int = 0) -> list[Delivery]:
+        """Publish *claims* messages, let the owner "lost" claim them and mark the first *started*, and let its lease lapse."""
+        broker.publish([item(queue, f"m{n}") for n in range(claims)])
+        broker.join("lost", [queue], lease=LEASE)
+        deliveries = broker.fetch(queue, claims, owner="lost", seq=1)
+        for delivery in deliveries[:started]:
+            assert broker.mark_started(delivery)
+        self.pass_time(LEASE * 1.2)
+        broker.join("heir", [queue], lease=60)
+        return deliveries
+
+    @staticmethod
+    def total(broker: Broker, queue: str) -> tuple[int | None, ...]:
+        """Return how many are ready, delayed, claimed, parked, dead."""
+        depth = broker.depth([queue])[queue]
+        return depth.ready, depth.delayed, depth.claimed, depth.parked, depth.dead
+
+
+def item(queue: str, id: str, *, priority: int = 0, due: float | None = None, size: int = 0) -> Item:
+    """Make a message as a client would."""
+    message = Message(
+        headers={"lang": "py", "task": "tests.add", "id": id, "retries": 0},
+        properties={
+            "correlation_id": id,
+            "priority": priority,
+            "delivery_tag": id,
+            "body_encoding": "base64",
+            "delivery_info": {"exchange": "", "routing_key": queue},
+        },
+        body=json.dumps([["x" * size], {}, {}]).encode(),
+    )
+    return Item(raw=encode(message), queue=queue, id=id, priority=priority, due=due)
+
+
+def ids_of(deliveries: Sequence[Delivery]) -> list[str]:
+    """Return the task ids, in order: a driver may write marks into a message, so bytes are not compared."""
+    return [glance(delivery.raw).id for delivery in deliveries]
+
+
+def settlement(delivery: Delivery, verb: Verb = Verb.ACK, *, reason: str = "", replacement: Item | None = None) -> Settlement:
+    """Make a settlement that writes nothing beside."""
+    return Settlement(delivery=delivery, verb=verb, reason=reason, replacement=replacement)
+
+
+def succeeds_in_child(function: Callable[[], object]) -> bool:
+    """Run *function* in a fork of this process, and answer whether it returned; its error is printed."""
+    pid = os.fork()
+    if pid == 0:
+        code = 1
+        try:
+            function()
+            code = 0
+        except BaseException:  # noqa: BLE001 - the child must end here, whatever happened
+            traceback.print_exc()
+        finally:
+            os._exit(code)
+    return os.waitpid(pid, 0)[1] == 0

@@ -1,0 +1,58 @@
+"""The suite that defines a broker, of its parts, and the invariant that holds them together."""
+
+from __future__ import annotations
+
+import random
+from dataclasses import replace
+
+import pytest
+
+from umbel.broker import Broker, Delivery, Verb
+from umbel.testing.conformance.base import item, settlement
+from umbel.testing.conformance.claiming import ClaimingPromises
+from umbel.testing.conformance.publishing import PublishingPromises
+from umbel.testing.conformance.recovering import RecoveringPromises
+from umbel.testing.conformance.settling import SettlingPromises
+
+__all__ = ["BrokerConformance"]
+
+
+class BrokerConformance(PublishingPromises, ClaimingPromises, SettlingPromises, RecoveringPromises):
+    """Inherit it, and give `make_broker`; `partner` if the store holds results too; `pass_time` and `now` for a fake clock."""
+
+    @pytest.mark.parametrize("seed", range(5))
+    def test_every_message_is_in_exactly_one_place(self, broker: Broker, queue: str, seed: int) -> None:
+        """A random walk beside a count: what was published and not acknowledged or purged is what the places hold."""
+        chance = random.Random(seed)  # noqa: S311 - a test that can be repeated
+        alive = published = seq = 0
+        held: list[Delivery] = []
+        settled: list[Delivery] = []
+        broker.join("w", [queue], lease=60)
+        for _ in range(60):
+            match chance.choice(("publish", "delay", "fetch", "settle", "settle", "late", "unpark")):
+                case "publish" | "delay" as how:
+                    due = self.now() + 60 if how == "delay" else None
+                    count = chance.randint(1, 5)
+                    broker.publish([item(queue, f"m{published + n}", priority=chance.choice((0, 3, 9)), due=due) for n in range(count)])
+                    published, alive = published + count, alive + count
+                case "fetch":
+                    seq += 1
+                    held += broker.fetch(queue, chance.randint(0, 4), owner="w", seq=seq)
+                case "settle" if held:
+                    settled.append(held.pop(chance.randrange(len(held))))
+                    verb = chance.choice(list(Verb))
+                    what = settlement(settled[-1], verb, reason="t")
+                    if verb is Verb.RETRY:
+                        what = replace(what, replacement=item(queue, f"m{published}"))
+                    assert broker.settle([what]) == [True]
+                    alive -= verb is Verb.ACK
+                case "late" if settled:
+                    assert broker.settle([settlement(chance.choice(settled))]) == [False]
+                case "unpark":
+                    broker.unpark(queue, ["t"])
+            places = self.total(broker, queue)
+            assert sum(count or 0 for count in places) == alive, places
+            assert places[2] == len(held)
+        broker.leave("w", [queue])
+        assert self.total(broker, queue)[2] == 0
+        assert sum(count or 0 for count in self.total(broker, queue)) == alive

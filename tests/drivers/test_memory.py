@@ -1,0 +1,37 @@
+from uuid import uuid4
+
+import pytest
+
+from umbel.drivers.memory import MemoryBackend, MemoryBroker
+from umbel.testing import FakeClock
+from umbel.testing.conformance import BackendConformance, BrokerConformance
+
+
+class Timed:
+    clock = FakeClock()
+
+    def pass_time(self, seconds):
+        self.clock.advance(seconds)
+
+    def now(self):
+        return self.clock.now()
+
+    @pytest.fixture
+    def url(self):
+        return f"memory://{uuid4().hex}"
+
+
+class TestMemoryBroker(Timed, BrokerConformance):
+    @pytest.fixture
+    def make_broker(self, url):
+        return lambda: MemoryBroker(url, clock=self.clock)
+
+    @pytest.fixture
+    def partner(self, url):
+        return MemoryBackend(url, clock=self.clock)
+
+
+class TestMemoryBackend(Timed, BackendConformance):
+    @pytest.fixture
+    def make_backend(self, url):
+        return lambda: MemoryBackend(url, clock=self.clock)

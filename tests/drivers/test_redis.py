@@ -1,0 +1,24 @@
+import pytest
+
+from umbel.testing.conformance import BackendConformance, BrokerConformance
+
+redis = pytest.importorskip("umbel.drivers.redis")
+pytestmark = pytest.mark.redis
+
+
+class TestRedisBroker(BrokerConformance):
+    @pytest.fixture
+    def make_broker(self, redis_url, redis_prefix):
+        return lambda: redis.RedisBroker(redis_url, options={"global_keyprefix": redis_prefix})
+
+    @pytest.fixture
+    def partner(self, redis_url, redis_prefix):
+        backend = redis.RedisBackend(redis_url, options={"global_keyprefix": redis_prefix})
+        yield backend
+        backend.close()
+
+
+class TestRedisBackend(BackendConformance):
+    @pytest.fixture
+    def make_backend(self, redis_url, redis_prefix):
+        return lambda: redis.RedisBackend(redis_url, options={"global_keyprefix": redis_prefix})

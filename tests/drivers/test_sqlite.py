@@ -1,0 +1,37 @@
+import pytest
+
+from umbel.drivers.sqlite import SQLiteBackend, SQLiteBroker
+from umbel.testing import FakeClock
+from umbel.testing.conformance import BackendConformance, BrokerConformance
+
+
+class Timed:
+    clock = FakeClock()
+
+    def pass_time(self, seconds):
+        self.clock.advance(seconds)
+
+    def now(self):
+        return self.clock.now()
+
+    @pytest.fixture
+    def url(self, tmp_path):
+        return f"sqlite:///{tmp_path}/umbel.sqlite3"
+
+
+class TestSQLiteBroker(Timed, BrokerConformance):
+    @pytest.fixture
+    def make_broker(self, url):
+        return lambda: SQLiteBroker(url, clock=self.clock)
+
+    @pytest.fixture
+    def partner(self, url):
+        backend = SQLiteBackend(url, clock=self.clock)
+        yield backend
+        backend.close()
+
+
+class TestSQLiteBackend(Timed, BackendConformance):
+    @pytest.fixture
+    def make_backend(self, url):
+        return lambda: SQLiteBackend(url, clock=self.clock)
