@@ -90,7 +90,8 @@ class Example:
 
     def shell(self, code: str, deadline: float = 60, **env: str) -> str:
         """Runs Python in the project, as `manage.py shell -c` would, and gives what it printed."""
-        prelude = "import django; django.setup(); import mysite\n"
+        # The package first: its __init__ reads the settings, which the overlay's settings are not yet when they import it.
+        prelude = "import mysite, django; django.setup()\n"
         with self.run("python", "-c", prelude + code, **{"DJANGO_SETTINGS_MODULE": "mysite.settings", **env}) as program:
             assert program.exit_code(deadline) == 0, program.tail()
             return program.log()

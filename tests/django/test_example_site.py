@@ -28,7 +28,7 @@ class Inbox(Message):
 
 
 @pytest.fixture(scope="module")
-def inbox() -> Iterator[tuple[Inbox, int]]:
+def mail_server() -> Iterator[tuple[Inbox, int]]:
     handler = Inbox()
     port = free_port()
     server = Controller(handler, hostname="127.0.0.1", port=port)
@@ -39,9 +39,16 @@ def inbox() -> Iterator[tuple[Inbox, int]]:
         server.stop()
 
 
+@pytest.fixture
+def inbox(mail_server) -> Inbox:
+    """The mails that arrive during one test."""
+    mail_server[0].mails.clear()
+    return mail_server[0]
+
+
 @pytest.fixture(scope="module")
-def worker(example, inbox) -> Iterator[Running]:
-    with example.worker("-P", "solo", EMAIL_HOST="127.0.0.1", EMAIL_PORT=str(inbox[1])) as worker:
+def worker(example, mail_server) -> Iterator[Running]:
+    with example.worker("-P", "solo", EMAIL_HOST="127.0.0.1", EMAIL_PORT=str(mail_server[1])) as worker:
         yield worker
 
 
@@ -60,7 +67,7 @@ def test_the_mail_of_a_view_arrives_at_an_smtp_server(site, inbox, worker):
     assert status == 202
     done = site.result(answer["task_id"])
     assert (done["state"], done["result"]) == ("SUCCESS", None), worker.tail()
-    [arrived] = inbox[0].to("li@example.com")
+    [arrived] = inbox.to("li@example.com")
     assert arrived["Subject"] == "Hello"
     assert arrived.get_payload().strip() == "It works."
 
@@ -68,7 +75,7 @@ def test_the_mail_of_a_view_arrives_at_an_smtp_server(site, inbox, worker):
 def test_a_mail_in_chinese_arrives_as_it_was_written(site, inbox):
     _, answer = site.call("POST", "/api/send-email/", mail("wang@example.com", "你好 世界"))
     site.result(answer["task_id"])
-    [arrived] = inbox[0].to("wang@example.com")
+    [arrived] = inbox.to("wang@example.com")
     assert str(make_header(decode_header(arrived["Subject"]))) == "你好 世界"
 
 
@@ -78,8 +85,8 @@ def test_a_rolled_back_transaction_sends_nothing(site, inbox):
     # What was sent later has arrived, so an earlier message would have arrived too.
     _, answer = site.call("POST", "/api/send-email/", mail("later@example.com"))
     site.result(answer["task_id"])
-    assert len(inbox[0].to("later@example.com")) == 1
-    assert inbox[0].to("gone@example.com") == []
+    assert len(inbox.to("later@example.com")) == 1
+    assert inbox.to("gone@example.com") == []
 
 
 def test_a_committed_transaction_sends_once(site, inbox):
@@ -88,7 +95,7 @@ def test_a_committed_transaction_sends_once(site, inbox):
     assert site.result(answer["task_id"])["state"] == "SUCCESS"
     _, later = site.call("POST", "/api/send-email/", mail("last@example.com"))
     site.result(later["task_id"])
-    assert len(inbox[0].to("zhao@example.com")) == 1
+    assert len(inbox.to("zhao@example.com")) == 1
 
 
 def test_a_view_may_wait_for_a_result(site):
