@@ -8,7 +8,6 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
-
 from tests.processes import Running
 
 APPS = Path(__file__).parent / "apps"

@@ -7,7 +7,6 @@ import signal
 import subprocess
 
 import pytest
-
 from tests.processes import wait_for
 
 TASKS = 1000

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-
 from umbel.app import Umbel
 from umbel.execution.outcome import Action, Job, Outcome
 from umbel.execution.runner import TaskRunner
@@ -21,5 +20,3 @@ def run(app: Umbel, raw: bytes) -> tuple[Outcome, int]:
         retries += 1
         outcome = runner.run(Job(1, 0, outcome.replacement.raw))
     return outcome, retries
-
-

@@ -9,6 +9,7 @@ from types import TracebackType
 
 __all__ = ["ErrorInfo"]
 
+Kind = type[BaseException]
 OURS = str(Path(__file__).parent.parent)
 
 
@@ -17,7 +18,7 @@ class ErrorInfo:
     """An exception with its traceback as text (`einfo` of handlers and signals)."""
 
     exception: BaseException
-    type: type[BaseException]
+    kind: Kind
     tb: TracebackType | None
     text: str
 
@@ -30,14 +31,19 @@ class ErrorInfo:
         return cls(exc, type(exc), tb, "".join(traceback.format_exception(type(exc), exc, tb)))
 
     @property
+    def type(self) -> Kind:
+        """The class of the exception."""
+        return self.kind
+
+    @property
     def traceback(self) -> str:
         """The text."""
         return self.text
 
     @property
-    def exc_info(self) -> tuple[type[BaseException], BaseException, TracebackType | None]:
+    def exc_info(self) -> tuple[Kind, BaseException, TracebackType | None]:
         """As `sys.exc_info` gives it."""
-        return self.type, self.exception, self.tb
+        return self.kind, self.exception, self.tb
 
     def __str__(self) -> str:
         return self.text

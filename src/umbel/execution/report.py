@@ -82,13 +82,15 @@ class Reporter:
         if refused.verb is Verb.PARK and seen is not None:
             exc = NotRegistered(seen.task)
             consumer.error(
-                "Received unregistered task of type %r.\nThe message is parked: it runs when a worker comes that knows this task.\n"
+                "Received unregistered task of type %r.\nIt is parked until a worker comes that knows it.\n"
                 "Did you remember to import the module containing this task?\nTask %s on queue %r.", seen.task, seen.id, refused.delivery.queue,
             )  # fmt: skip
             if signals.task_unknown.receivers:
                 signals.task_unknown.send(sender=self, message=refused.delivery.raw, exc=exc, name=seen.task, id=seen.id)
         elif refused.verb is Verb.BURY:
-            consumer.critical("Can't decode message body on queue %r: %s. It is kept as a dead letter.", refused.delivery.queue, refused.reason)
+            consumer.critical(
+                "Can't decode message body on queue %r: %s. It is kept as a dead letter.", refused.delivery.queue, refused.reason
+            )
             if signals.task_rejected.receivers:
                 signals.task_rejected.send(sender=self, message=refused.delivery.raw, exc=None)
         elif seen is not None:

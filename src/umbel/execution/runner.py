@@ -47,7 +47,9 @@ class Call:
     began: float = field(default_factory=time.perf_counter)
     frame: Token[Any] | None = None
 
-    def outcome(self, action: Action, state: str, meta: bytes | None = None, *, replacement: Replacement | None = None, reason: str = "") -> Outcome:
+    def outcome(
+        self, action: Action, state: str, meta: bytes | None = None, *, replacement: Replacement | None = None, reason: str = ""
+    ) -> Outcome:
         """Say what happened."""
         runtime = time.perf_counter() - self.began
         return Outcome(self.tag, action, state, runtime, meta, replacement, reason)
@@ -63,7 +65,7 @@ class Own(NamedTuple):
 
 
 @cache
-def own(cls: type[Task[..., Any]]) -> Own:
+def own(cls: Any) -> Own:
     """Look at a class once."""
     return Own(
         cls.__call__ is not Task.__call__,
@@ -132,30 +134,37 @@ class TaskRunner:
 
     def _start(self, call: Call) -> Any:
         if signals.task_prerun.receivers:
-            signals.task_prerun.send(
-                sender=call.task, task_id=call.request.id, task=call.task, args=call.args, kwargs=call.kwargs
-            )
+            signals.task_prerun.send(sender=call.task, task_id=call.request.id, task=call.task, args=call.args, kwargs=call.kwargs)
         call.began = time.perf_counter()
         task = call.task
-        has = own(type(task))
+        kind: Any = type(task)
+        has = own(kind)
         if has.before_start:
             task.before_start(call.request.id or "", call.args, call.kwargs)
         if has.call:
-            call.request.entering = True  # its __call__ runs this request, and makes none of its own
+            call.request.update(entering=True)  # its __call__ runs this request, and makes none of its own
             return task(*call.args, **call.kwargs)
         return task.run(*call.args, **call.kwargs)
 
     def _meta(self, call: Call, state: str, result: Any, traceback: str | None = None) -> bytes:
         request = call.request
         meta = build_meta(
-            request.id or "", state, result, traceback=traceback, request=request, now=self._app.now(), extended=self._extended, fence=request.fence
+            request.id or "",
+            state,
+            result,
+            traceback=traceback,
+            request=request,
+            now=self._app.now(),
+            extended=self._extended,
+            fence=request.fence,
         )
         return encode_meta(meta, serializer=self._serializer, compression=self._compression)
 
     def _succeeded(self, call: Call, value: Any) -> Outcome:
         meta = None if call.request.ignore_result else self._meta(call, states.SUCCESS, value)
         outcome = call.outcome(Action.ACK, states.SUCCESS, meta)
-        if own(type(call.task)).on_success:
+        kind: Any = type(call.task)
+        if own(kind).on_success:
             self._hook(call, call.task.on_success, value, call.request.id, call.args, call.kwargs)
         if signals.task_success.receivers:
             signals.task_success.send(sender=call.task, result=value, runtime=outcome.runtime)
@@ -190,7 +199,7 @@ class TaskRunner:
         meta = None
         if not call.request.ignore_result:
             meta = self._meta(call, states.RETRY, exc.exc or exc, traceback=info.text)
-        call.task.on_retry(exc, call.request.id, call.args, call.kwargs, info)
+        call.task.on_retry(exc, call.request.id or "", call.args, call.kwargs, info)
         if signals.task_retry.receivers:
             signals.task_retry.send(sender=call.task, request=call.request, reason=exc, einfo=info)
         self._log(logging.INFO, "Task %(name)s[%(id)s] retry: %(exc)s", call, exc=exc)
@@ -198,7 +207,9 @@ class TaskRunner:
         return call.outcome(Action.RETRY, states.RETRY, meta, replacement=replacement)
 
     def _rejected(self, call: Call, exc: Reject) -> Outcome:
-        self._log(logging.WARNING, "Task %(name)s[%(id)s] reject requeue=%(requeue)s: %(reason)s", call, requeue=exc.requeue, reason=exc.reason)
+        self._log(
+            logging.WARNING, "Task %(name)s[%(id)s] reject requeue=%(requeue)s: %(reason)s", call, requeue=exc.requeue, reason=exc.reason
+        )
         if exc.requeue:
             return call.outcome(Action.REQUEUE, "")
         meta = None if call.request.ignore_result else self._meta(call, states.FAILURE, exc)
@@ -225,9 +236,10 @@ class TaskRunner:
         return call.outcome(Action.BURY if bury else Action.ACK, states.FAILURE, meta, reason=f"failed: {exc!r}" if bury else "")
 
     def _after(self, call: Call, state: str, value: Any, info: ErrorInfo | None) -> None:
-        if own(type(call.task)).after_return:
+        kind: Any = type(call.task)
+        if own(kind).after_return:
             self._hook(call, call.task.after_return, state, value, call.request.id, call.args, call.kwargs, info)
-        call.request.outcome = (state, value)
+        call.request.update(outcome=(state, value))
 
     def _hook(self, call: Call, hook: Any, *args: Any) -> None:
         """Call a handler of the task's class; its error is logged and changes nothing."""
@@ -257,7 +269,12 @@ class TaskRunner:
             context = {"name": call.request.shadow or call.task.name, "id": call.request.id, **fields}
             if info is not None:
                 text, context["traceback"] = text + "\n%(traceback)s", info.text.rstrip("\n")
-            logger.log(level, text, context, extra={"data": {**context, "args": call.request.get("argsrepr"), "kwargs": call.request.get("kwargsrepr")}})
+            logger.log(
+                level,
+                text,
+                context,
+                extra={"data": {**context, "args": call.request.get("argsrepr"), "kwargs": call.request.get("kwargsrepr")}},
+            )
 
     # The life of a child
 

@@ -115,9 +115,7 @@ class Settler:
             self._busy = False
         return True
 
-    def _carry_out(
-        self, unstored: Sequence[tuple[Settlement | None, Record]], items: Sequence[Item], ready: list[Settlement]
-    ) -> None:
+    def _carry_out(self, unstored: Sequence[tuple[Settlement | None, Record]], items: Sequence[Item], ready: list[Settlement]) -> None:
         if items:
             self._broker.publish(items)
         if unstored:

@@ -10,7 +10,7 @@ import socket
 import sys
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import AsyncIterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import Protocol
@@ -135,11 +135,8 @@ async def serve_loop(runner: Runner, slot: ChildSlot, concurrency: int) -> None:
     Several run at the same time, so the testimony names none: after a crash of this child they are all suspects.
     """
     loop = asyncio.get_running_loop()
-    slot.socket.setblocking(False)
     free = asyncio.Semaphore(concurrency)
     unsent: list[Outcome] = []
-    readable = asyncio.Event()
-    closed = False
 
     def send() -> None:
         try:
@@ -155,18 +152,8 @@ async def serve_loop(runner: Runner, slot: ChildSlot, concurrency: int) -> None:
         unsent.append(outcome)
 
     running: set[asyncio.Task[None]] = set()
-    loop.add_reader(slot.socket.fileno(), readable.set)
     with ThreadPoolExecutor(concurrency, thread_name_prefix="task") as executor:
-        while not closed:
-            await readable.wait()
-            try:
-                packet = frames.receive(slot.socket)
-            except BlockingIOError:
-                readable.clear()
-                continue
-            except frames.Closed:
-                closed = True
-                continue
+        async for packet in packets(slot.socket):
             for job in decode_jobs(packet):
                 await free.acquire()
                 task = loop.create_task(run(job))
@@ -174,7 +161,21 @@ async def serve_loop(runner: Runner, slot: ChildSlot, concurrency: int) -> None:
                 task.add_done_callback(running.discard)
         if running:
             await asyncio.wait(running)
-        loop.remove_reader(slot.socket.fileno())
 
 
-Live = Callable[[list[ChildSlot]], None]
+async def packets(end: socket.socket) -> AsyncIterator[bytes]:
+    """Yield what comes in, until the other side closes."""
+    loop, readable = asyncio.get_running_loop(), asyncio.Event()
+    end.setblocking(False)
+    loop.add_reader(end.fileno(), readable.set)
+    try:
+        while True:
+            try:
+                yield frames.receive(end)
+            except BlockingIOError:
+                readable.clear()
+                await readable.wait()
+    except frames.Closed:
+        return
+    finally:
+        loop.remove_reader(end.fileno())

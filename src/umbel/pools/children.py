@@ -78,7 +78,12 @@ class ChildPool(Pool):
         """Be child *number*; runs in the child."""
         mine = self._children[number - 1]
         slots = [ChildSlot(end, testimony) for end, testimony in zip(mine.theirs, mine.testimonies, strict=True)]
-        live(self._runner, slots, name=self._name_of(number), concurrency=sum(slot.capacity for slot in mine.slots) if self.name == "asyncio" else 1)
+        live(
+            self._runner,
+            slots,
+            name=self._name_of(number),
+            concurrency=sum(slot.capacity for slot in mine.slots) if self.name == "asyncio" else 1,
+        )
 
     def _name_of(self, number: int) -> str:
         return f"ForkPoolWorker-{number}" if self.name == "processes" else "MainProcess"
@@ -153,7 +158,9 @@ class ChildPool(Pool):
                 started.add(tag)
             testimony.reset()
         if not child.expected and (status or not self._stopping):
-            self._on_death(Death(self._name_of(child.number), child.slots, pid, status, frozenset(started), vague=child.slots[0].capacity > 1))
+            self._on_death(
+                Death(self._name_of(child.number), child.slots, pid, status, frozenset(started), vague=child.slots[0].capacity > 1)
+            )
         if self._stopping:
             if not any(other.pid for other in self._children):
                 self._all_ended.set()

@@ -11,6 +11,7 @@ import os
 import socket
 import sys
 import tempfile
+from pathlib import Path
 
 __all__ = ["Closed", "pair", "receive", "send"]
 
@@ -79,5 +80,5 @@ def anonymous_file() -> int:
     if hasattr(os, "memfd_create"):
         return os.memfd_create("umbel-frame")
     handle, path = tempfile.mkstemp()
-    os.unlink(path)
+    Path(path).unlink()
     return handle

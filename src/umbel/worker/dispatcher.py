@@ -7,8 +7,9 @@ import logging
 import os
 import signal
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import Executor
+from typing import Any
 
 from umbel import signals, states
 from umbel.broker import Broker, Delivery, Item, Settlement, Verb
@@ -38,7 +39,7 @@ class Dispatcher:
 
     def __init__(
         self, broker: Broker, pool: Pool, settler: Settler, io: Executor, reporter: Reporter, *,
-        tasks: dict[str, Task], most_deliveries: int, prefetch: int | None, clock: Callable[[], float] = time.time,
+        tasks: Mapping[str, Task[..., Any]], most_deliveries: int, prefetch: int | None, clock: Callable[[], float] = time.time,
     ) -> None:  # fmt: skip
         self._broker, self._pool, self._settler, self._io, self._reporter = broker, pool, settler, io, reporter
         self._tasks, self._most, self._clock = tasks, most_deliveries, clock

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import logging
 from collections.abc import Callable, Sequence
 from concurrent.futures import Executor
@@ -70,10 +71,8 @@ class Fetcher:
 
     async def _pause(self, seconds: float) -> None:
         self.wake.clear()
-        try:
+        with contextlib.suppress(TimeoutError):
             await asyncio.wait_for(self.wake.wait(), seconds)
-        except TimeoutError:
-            pass
 
     def _turn(self) -> list[str]:
         """Return the queues, each time beginning with the next one."""

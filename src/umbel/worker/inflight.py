@@ -72,7 +72,7 @@ class Inflight:
         free = sum(max(0, slot.capacity - len(slot.jobs)) for slot in slots)
         if self._cap is not None:
             return max(0, min(MOST, self._cap * sum(s.capacity for s in self._pool.slots) - len(self)))
-        if self._overall is None or self._overall.mean >= SHORT or slots and slots[0].capacity > 1:
+        if self._overall is None or self._overall.mean >= SHORT or (slots and slots[0].capacity > 1):
             return max(0, min(MOST, free - len(self.waiting)))
         seconds = sum(max(0.0, HORIZON - self._load[slot]) for slot in slots)
         whole = HORIZON * len(slots)

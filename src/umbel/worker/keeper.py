@@ -34,7 +34,7 @@ class Keeper:
     def keep(self, owner: str) -> None:
         """Renew *owner*'s lease from now on, instead of any owner before."""
         if self._process is None:
-            self._process = subprocess.Popen([sys.executable, "-m", "umbel.worker.keeper"], stdin=subprocess.PIPE)  # noqa: S603 - our own module
+            self._process = subprocess.Popen([sys.executable, "-m", "umbel.worker.keeper"], stdin=subprocess.PIPE)
         assert self._process.stdin is not None
         with contextlib.suppress(BrokenPipeError):
             self._process.stdin.write(json.dumps({**self._order, "owner": owner}).encode() + b"\n")

@@ -140,13 +140,13 @@ class Worker:
         if self.quiet:
             return
         level = logging.getLevelNamesMapping().get(str(self.loglevel).upper(), self.loglevel)
-        print(  # noqa: T201 - the banner belongs to standard output
+        print(
             banner(
                 node=self.hostname, version=__version__, app_name=self.app.main or "__main__", app_id=id(self.app),
                 transport=self.app.broker_address(), results=self.app.backend_address(), concurrency=self.concurrency,
                 pool=self.pool.name if self.pool.name != "processes" else "prefork", queues=self.app.describe_queues(self.queues),
                 tasks=sorted(name for name in self.app.tasks if not name.startswith("celery.")),
-                show_tasks=isinstance(level, int) and level <= logging.INFO, color=not self.no_color and sys.__stdout__ is not None and sys.__stdout__.isatty(),
+                show_tasks=isinstance(level, int) and level <= logging.INFO, color=not self.no_color and on_terminal(),
                 notes=self.app.conf.set_with("accepted"), platform=platform.platform(),
             ),
             file=sys.__stdout__, flush=True,
@@ -183,7 +183,7 @@ class Worker:
         ):  # fmt: skip
             lease = Lease(
                 broker, lease_io, node=self.hostname, queues=self.queues, lease=conf.worker_lease,
-                renewal=conf.worker_lease_renewal, on_lost=lambda: self._lost(),
+                renewal=conf.worker_lease_renewal, on_lost=self._lost,
             )  # fmt: skip
             settler = Settler(broker, backend, settle_io, may_write=lease.held)
             dispatcher = Dispatcher(
@@ -240,7 +240,9 @@ class Worker:
                 if not wait or self._stop.is_set():
                     raise
                 pause = min(2.0 * attempt, 30.0)
-                consumer.error("consumer: Cannot connect to %s: %s.\nTrying again in %.2f seconds... (%d/%d)\n", address, exc, pause, attempt, TRIES)
+                consumer.error(
+                    "consumer: Cannot connect to %s: %s.\nTrying again in %.2f seconds... (%d/%d)\n", address, exc, pause, attempt, TRIES
+                )
                 with contextlib.suppress(TimeoutError):
                     await asyncio.wait_for(self._stop.wait(), pause)
             else:
@@ -251,7 +253,13 @@ class Worker:
         """Start the keeper that a solo worker needs, as its tasks may hold the interpreter's lock."""
         if not isinstance(self.pool, SoloPool) or not self.app.broker.features.shared:
             return None
-        keeper = Keeper(self.app.broker_url(), dict(self.conf.broker_transport_options or {}), self.queues, lease=lease.lease, renewal=self.conf.worker_lease_renewal)
+        keeper = Keeper(
+            self.app.broker_url(),
+            dict(self.conf.broker_transport_options or {}),
+            self.queues,
+            lease=lease.lease,
+            renewal=self.conf.worker_lease_renewal,
+        )
         keeper.keep(lease.owner)
         self._keep = lambda: keeper.keep(lease.owner)
         lease.on_joined = self._keep
@@ -290,7 +298,7 @@ class Worker:
     def _cold(self) -> None:
         """Leave at once."""
         if self._loop is not None and hasattr(self, "_parts"):
-            dispatcher, settler, _ = self._parts
+            dispatcher = self._parts[0]
             self._loop.call_soon_threadsafe(dispatcher.forget)
             if isinstance(self.pool, SoloPool):
                 with contextlib.suppress(OperationalError):
@@ -302,11 +310,16 @@ class Worker:
         return self._parts[2].owner
 
 
+def on_terminal() -> bool:
+    """Answer whether somebody looks at what is printed."""
+    return sys.__stdout__ is not None and sys.__stdout__.isatty()
+
+
 def say(text: str) -> None:
     """Print to the terminal, past redirection."""
     if sys.__stdout__ is not None:
         with contextlib.suppress(OSError, ValueError):
-            print(f"\n{text}", file=sys.__stdout__, flush=True)  # noqa: T201 - as Celery's users expect
+            print(f"\n{text}", file=sys.__stdout__, flush=True)
 
 
 @contextlib.contextmanager

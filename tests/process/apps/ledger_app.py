@@ -4,6 +4,7 @@ import asyncio
 import ctypes
 import os
 import time
+from pathlib import Path
 
 from umbel import Celery
 
@@ -17,7 +18,7 @@ app.conf.update(
 
 
 def note(line: str) -> None:
-    with open(os.environ["LEDGER"], "ab", buffering=0) as ledger:
+    with Path(os.environ["LEDGER"]).open("ab", buffering=0) as ledger:
         ledger.write(f"{line}\n".encode())
 
 

@@ -49,11 +49,11 @@ class RedisBackend(ResultBackend):
         if not ids:
             return []
         with told_as_backend():
-            found: list[bytes | None] = self.client.call("MGET", *(self.prefix + id for id in ids))
+            found: list[bytes | None] = self.client.call("MGET", *(self.prefix + each for each in ids))
         return found
 
     def wait(self, id: str, seen: bytes | None, timeout: float) -> bytes | None:
-        key, deadline = self.prefix + id, time.monotonic() + timeout
+        key, deadline = f"{self.prefix}{id}", time.monotonic() + timeout
         with told_as_backend():
             try:
                 return self._listen(key, seen, deadline)
@@ -78,7 +78,7 @@ class RedisBackend(ResultBackend):
     def forget(self, ids: Sequence[str]) -> None:
         if ids:
             with told_as_backend():
-                self.client.call("DEL", *(self.prefix + id for id in ids))
+                self.client.call("DEL", *(self.prefix + each for each in ids))
 
     def prune(self) -> int:
         return 0  # Redis lets keys expire by itself

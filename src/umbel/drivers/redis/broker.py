@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import time
 from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import replace
 from itertools import groupby
 from typing import Any, ClassVar
 
-from umbel.backend import Record, ResultBackend
+from umbel.backend import ResultBackend
 from umbel.broker import Broker, BrokerFeatures, DeadLetter, Delivery, Item, OwnerLost, QueueDepth, Recovered, Settlement, Verb
 from umbel.clock import Clock, SystemClock
 from umbel.drivers.redis.backend import RedisBackend, record_args
@@ -29,9 +29,7 @@ class RedisBroker(Broker):
 
     features: ClassVar[BrokerFeatures] = BrokerFeatures(atomic_settle=True)
 
-    def __init__(
-        self, url: str, *, options: Mapping[str, Any] | None = None, timeout: float = 2.0, clock: Clock | None = None
-    ) -> None:
+    def __init__(self, url: str, *, options: Mapping[str, Any] | None = None, timeout: float = 2.0, clock: Clock | None = None) -> None:
         options = options or {}
         self._client = Client(url, options=options, timeout=timeout)
         self._clock = clock or SystemClock()
@@ -161,12 +159,8 @@ class RedisBroker(Broker):
         for i in range(2, len(reply), 3):
             tag, started, raw = reply[i], reply[i + 1], reply[i + 2]
             attempts, _ = marks(raw)
-            taken.append(
-                Delivery(
-                    queue=queue, tag=tag.decode(), owner=owner, raw=raw, fence=int(reply[0]),
-                    attempts=attempts + (started == 1), suspect=started != 1,
-                )  # fmt: skip
-            )
+            delivery = self._delivery(queue, owner, tag, raw, int(reply[0]))
+            taken.append(replace(delivery, attempts=attempts + (started == 1), suspect=started != 1))
         return Recovered(deliveries=taken, more=reply[1] == 1)
 
     def mark_started(self, delivery: Delivery) -> bool:
@@ -186,7 +180,9 @@ class RedisBroker(Broker):
     def purge(self, queue: str) -> int:
         keys = self.keys(queue)
         lists = [*keys.ready]
-        counts = self._client.pipeline([("MULTI",), *(("LLEN", k) for k in lists), ("ZCARD", keys["delayed"]), ("DEL", *lists, keys["delayed"]), ("EXEC",)])
+        counts = self._client.pipeline(
+            [("MULTI",), *(("LLEN", k) for k in lists), ("ZCARD", keys["delayed"]), ("DEL", *lists, keys["delayed"]), ("EXEC",)]
+        )
         return sum(counts[-1][:-1])
 
     def dead(self, queue: str, *, limit: int = 100) -> list[DeadLetter]:

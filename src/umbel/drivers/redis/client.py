@@ -64,7 +64,7 @@ class Client:
             )
         except (ValueError, TypeError) as exc:
             raise ImproperlyConfigured(f"{hidden(url)!r} is not a Redis URL: {exc}. Write it as redis://:password@host:6379/0.") from exc
-        self._make = lambda: pool.connection_class(**pool.connection_kwargs)
+        self._make: Any = lambda: pool.connection_class(**pool.connection_kwargs)
         self.url = hidden(url)
         self.address = tuple(sorted((k, str(v)) for k, v in pool.connection_kwargs.items() if k in {"host", "port", "db", "path"}))
         self.timeout = timeout
@@ -96,7 +96,7 @@ class Client:
             if time.monotonic() - since < IDLE_CHECK or usable(connection):
                 return connection
             connection.disconnect()
-        connection = self._make()
+        connection: Any = self._make()
         try:
             connection.connect()
         except FAULTS as exc:

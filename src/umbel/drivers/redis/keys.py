@@ -1,7 +1,7 @@
-"""Names of keys in Redis.
+r"""Names of keys in Redis.
 
     <q>                    list    ready messages of the first priority step; kombu's layout: LPUSH in, RPOP out
-    <q>\\x06\\x16<step>      list    ready messages of the other steps
+    <q>\x06\x16<step>      list    ready messages of the other steps
     {<q>}.delayed          zset    due time in ms -> step digit + message
     {<q>}.owners           zset    owner -> end of its lease in ms, by Redis's clock
     {<q>}.reaped           zset    owner whose lease lapsed and whose claims are being taken -> when, in ms
