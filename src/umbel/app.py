@@ -253,11 +253,11 @@ class Umbel(ConfiguredApp):
         draft = publish.draft(plan, name, args, kwargs, options)
         publish.publish(self, (draft,), options.get("retry"), options.get("retry_policy"))
         result = options.get("result_cls", AsyncResult)(draft.item.id, app=self, task_name=name)
-        return self.note_child(result, draft, options)
-
-    def note_child(self, result: AsyncResult[R], draft: publish.Draft, options: Mapping[str, Any]) -> AsyncResult[R]:
-        """Finish the result of a call that was sent, and list it with the task that sent it."""
         result.ignored = draft.ignored
+        return self.note_child(result, options)
+
+    def note_child(self, result: AsyncResult[R], options: Mapping[str, Any]) -> AsyncResult[R]:
+        """List the result of a call that was sent with the task that sent it."""
         frame = worker_frame()
         if frame is not None and frame.task.trail and options.get("add_to_parent", True):
             frame.request.children.append(result)

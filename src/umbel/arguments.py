@@ -18,6 +18,8 @@ class Arity:
 
     signature: inspect.Signature
     plain: bool  # nothing but parameters that may be given by position
+    least: int  # with so many arguments by position, and no others, it can be called
+    most: int
     required: tuple[str, ...]
     names: tuple[str, ...]
     by_position_only: frozenset[str]
@@ -30,10 +32,14 @@ class Arity:
         except (TypeError, ValueError):
             return None
         parameters = list(signature.parameters.values())[1 if skip_first else 0 :]
+        plain = not any(each.kind in SLOW_KINDS for each in parameters)
+        required = tuple(each.name for each in parameters if each.default is each.empty)
         return cls(
             signature=signature.replace(parameters=parameters),
-            plain=not any(each.kind in SLOW_KINDS for each in parameters),
-            required=tuple(each.name for each in parameters if each.default is each.empty),
+            plain=plain,
+            least=len(required) if plain else 1,
+            most=len(parameters) if plain else 0,
+            required=required,
             names=tuple(each.name for each in parameters),
             by_position_only=frozenset(each.name for each in parameters if each.kind is each.POSITIONAL_ONLY),
         )
@@ -45,8 +51,6 @@ class Arity:
             TypeError: as calling the function would.
         """
         count = len(args)
-        if self.plain and not kwargs and len(self.required) <= count <= len(self.names):
-            return
         if self.plain and kwargs and count <= len(self.names) and not self.by_position_only:
             given = kwargs.keys()
             if given <= set(self.names[count:]) and given >= set(self.required[count:]):

@@ -19,6 +19,7 @@ from umbel.moments import Moment, moment
 from umbel.routing import Destination
 from umbel.signals import after_task_publish, before_task_publish
 from umbel.wire import message as wire
+from umbel.wire.jsontypes import dumps
 from umbel.wire.saferepr import saferepr
 from umbel.wire.serializers import compress, encode
 
@@ -86,6 +87,8 @@ def plan_of(app: Umbel, name: str, task: Task[..., Any] | None) -> Plan:
 
 def _make_plan(app: Umbel, name: str, task: Task[..., Any] | None) -> Plan:
     conf = app.conf
+    if task is not None:
+        _refuse_limits(task)
     defaults = {key: value for key in CALL_ATTRIBUTES if (value := getattr(task, key, None)) is not None}
     fixed = not conf.task_routes and not defaults
     mode = conf.task_default_delivery_mode
@@ -103,6 +106,13 @@ def _make_plan(app: Umbel, name: str, task: Task[..., Any] | None) -> Plan:
         delays_in_broker=conf.task_delay_for != "celery",
         depth=conf.task_repr_maxlevels,
     )
+
+
+def _refuse_limits(task: Task[..., Any]) -> None:
+    for name in ("time_limit", "soft_time_limit", "rate_limit"):
+        value = vars(task).get(name, getattr(type(task), name))
+        if value is not None:
+            raise NotSupported(f"{task.name} has {name}={value!r}: limits come with a later version of umbel. Take it off the task.")
 
 
 def _mode(mode: int | str) -> int:
@@ -191,7 +201,7 @@ def _headers(
         "root_id": root_id or task_id,
         "parent_id": parent_id,
         "argsrepr": option("argsrepr") or saferepr(args, 1024, plan.depth),
-        "kwargsrepr": option("kwargsrepr") or saferepr(kwargs, 1024, plan.depth),
+        "kwargsrepr": option("kwargsrepr") or (saferepr(kwargs, 1024, plan.depth) if kwargs else "{}"),
         "origin": option("origin") or anon_nodename(),
         "ignore_result": plan.ignore_result if ignore_result is None else ignore_result,
         "replaced_task_nesting": option("replaced_task_nesting") or 0,
@@ -237,7 +247,11 @@ def _encode(
     plan: Plan, headers: dict[str, Any], properties: dict[str, Any], body: tuple[Any, Any, Any], options: Mapping[str, Any]
 ) -> bytes:
     try:
-        content_type, content_encoding, data = encode(options.get("serializer") or plan.serializer, body)
+        serializer = options.get("serializer") or plan.serializer
+        if serializer == "json":
+            content_type, content_encoding, data = "application/json", "utf-8", dumps(body).encode("ascii")
+        else:
+            content_type, content_encoding, data = encode(serializer, body)
     except EncodeError as exc:
         raise EncodeError(f"The arguments of {headers['task']} cannot be sent: {exc}") from exc
     compression = options.get("compression") or plan.compression

@@ -155,7 +155,8 @@ class AsyncResult(Generic[R]):
     @property
     def name(self) -> str | None:
         """The name of the task; with `result_extended`."""
-        return self._known().get("name", self._task_name)
+        name: str | None = self._known().get("name", self._task_name)
+        return name
 
     @property
     def args(self) -> Any:

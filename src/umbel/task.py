@@ -10,7 +10,7 @@ from umbel.arguments import Arity
 from umbel.backend import Record
 from umbel.commit import on_commit
 from umbel.context import Context
-from umbel.current import all_apps, get_current_app, pop_frame, push_frame, request_of
+from umbel.current import all_apps, current_frame, get_current_app, pop_frame, push_frame, request_of
 from umbel.meta import build_meta, encode_meta
 from umbel.result import AsyncResult, EagerResult
 from umbel.retry import RetryPolicy
@@ -180,8 +180,10 @@ class Task(Generic[P, R]):
         if self.typing is not False and (self.typing or self.app.strict_typing):
             if self._arity is None:
                 self._arity = Arity.of(self.run, skip_first=False)
-            if self._arity is not None:
-                self._arity.check(self.name, args, kwargs)
+            arity = self._arity
+            # The usual call, by position, is judged here and at once.
+            if arity is not None and (kwargs or not arity.least <= len(args) <= arity.most):
+                arity.check(self.name, args, kwargs)
         return args, kwargs
 
     def draft(self, args: Sequence[Any], kwargs: Mapping[str, Any], options: dict[str, Any]) -> publish.Draft:
@@ -195,7 +197,9 @@ class Task(Generic[P, R]):
     def sent(self, draft: publish.Draft, options: Mapping[str, Any]) -> AsyncResult[R]:
         """Return the result of a call that was sent, and note it in the task that sent it."""
         app = self.app
-        return app.note_child(AsyncResult(draft.item.id, app=app, task_name=self.name), draft, options)
+        result: AsyncResult[R] = AsyncResult(draft.item.id, None, self.name, app)
+        result.ignored = draft.ignored
+        return result if current_frame() is None else app.note_child(result, options)
 
     def delay_many(self, calls: Iterable[tuple[Sequence[Any], Mapping[str, Any]]], **options: Any) -> list[AsyncResult[R]]:
         """Send many calls at once, up to 500 in one step of the broker; each is a pair of args and kwargs.

@@ -1,0 +1,286 @@
+"""What a call puts on the broker."""
+
+import json
+import sys
+from base64 import b64decode
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+
+import pytest
+
+from umbel import Celery, shared_task, uuid
+from umbel.exceptions import BrokerUnavailable, EncodeError, ImproperlyConfigured, NotSupported, QueueNotFound
+from umbel.signals import after_task_publish, before_task_publish
+
+HEADERS = [
+    "lang", "task", "id", "shadow", "eta", "expires", "group", "group_index", "retries", "timelimit", "root_id", "parent_id",
+    "argsrepr", "kwargsrepr", "origin", "ignore_result", "replaced_task_nesting", "stamped_headers", "stamps",
+]  # fmt: skip
+FIXTURES = Path(__file__).parents[3] / "shared" / "contract" / "fixtures" / "redis" / "producer"
+
+
+@pytest.fixture
+def app():
+    place = f"memory://{uuid()}"
+    with Celery("capapp", broker=place, backend=place) as app:
+        yield app
+
+
+@pytest.fixture
+def add(app):
+    @app.task(name="capapp.add")
+    def add(x, y=0):
+        return x + y
+
+    return add
+
+
+def sent(app, queue="celery"):
+    broker = app.broker
+    owner = "test"
+    broker.join(owner, [queue], lease=60)
+    sent.seq = getattr(sent, "seq", 0) + 1
+    broker.promote(queue)
+    deliveries = broker.fetch(queue, 100, owner=f"{owner}", seq=sent.seq)
+    broker.leave(owner, [queue])
+    return [json.loads(each.raw) for each in deliveries]
+
+
+@pytest.fixture(autouse=True)
+def _first_claim():
+    sent.seq = 0
+
+
+def test_a_call_is_the_message_that_celery_sends(app, add):
+    result = add.delay(2, 3)
+    (message,) = sent(app)
+    assert list(message) == ["body", "content-encoding", "content-type", "headers", "properties"]
+    assert list(message["headers"]) == HEADERS
+    assert b64decode(message["body"]) == b'[[2, 3], {}, {"callbacks": null, "errbacks": null, "chain": null, "chord": null}]'
+    assert message["headers"]["id"] == message["headers"]["root_id"] == result.id
+    assert (message["headers"]["argsrepr"], message["headers"]["kwargsrepr"]) == ("(2, 3)", "{}")
+    assert message["headers"]["ignore_result"] is False
+    assert list(message["properties"]) == [
+        "correlation_id", "reply_to", "delivery_mode", "delivery_info", "priority", "body_encoding", "delivery_tag",
+    ]  # fmt: skip
+    assert message["properties"]["delivery_info"] == {"exchange": "", "routing_key": "celery"}
+
+
+CASES = {
+    "simple": ((2, 3), {}),
+    "queue_named": ((1, 2), {"queue": "hipri"}),
+    "custom_headers": ((1, 2), {"headers": {"x-tenant": "acme", "traceparent": "00-abc"}}),
+    "compression_zlib": ((1, 2), {"compression": "zlib"}),
+    "eta_naive": ((1, 2), {"eta": datetime(2030, 1, 2, 3, 4, 5)}),
+    "ignore_result_true": ((1, 2), {"ignore_result": True}),
+}
+OURS = ("id", "root_id", "origin")
+OUR_PROPERTIES = ("correlation_id", "reply_to", "delivery_tag")
+
+
+@pytest.mark.skipif(not FIXTURES.exists(), reason="the recorded messages of Celery are not beside this checkout")
+@pytest.mark.parametrize("case", CASES)
+def test_a_call_is_what_celery_recorded_but_for_its_ids(app, add, case):
+    args, options = CASES[case]
+    queue = options.get("queue", "celery")
+    app.conf.task_delay_for = "celery"
+    add.apply_async(args, **options)
+    recorded = json.loads((FIXTURES / f"{case}.json").read_text())["broker_db"][queue]["value"][0]
+    theirs = json.loads(recorded)
+    (ours,) = sent(app, queue)
+    for name in OURS:
+        ours["headers"][name] = theirs["headers"][name]
+    for name in OUR_PROPERTIES:
+        ours["properties"][name] = theirs["properties"][name]
+    assert json.dumps(ours) == json.dumps(theirs)
+
+
+def test_delay_takes_few_calls_in_few_files(add):
+    add.delay(1, 2)
+    calls = []
+
+    def note(frame, event, _):
+        if event == "call":
+            calls.append(frame.f_code)
+
+    sys.setprofile(note)
+    try:
+        add.delay(1, 2)
+    finally:
+        sys.setprofile(None)
+    assert len(calls) <= 60
+    files = {code.co_filename for code in calls if "/umbel/" in code.co_filename and "/drivers/" not in code.co_filename}
+    assert len(files - {name for name in files if name.endswith("/clock.py")}) <= 10  # the clock is the driver's
+
+
+def test_a_countdown_waits_in_the_broker_and_is_told_in_the_app_s_zone(app, add):
+    app.conf.timezone = "Asia/Shanghai"
+    add.apply_async((1,), countdown=60)
+    depth = app.broker.depth(["celery"])["celery"]
+    assert (depth.ready, depth.delayed) == (0, 1)
+
+
+def test_a_past_eta_is_ready_at_once(app, add):
+    add.apply_async((1,), eta=datetime.now(UTC) - timedelta(seconds=5))
+    (message,) = sent(app)
+    assert message["headers"]["eta"].endswith("+00:00")
+
+
+def test_expires_in_seconds_is_a_time_and_an_expiration_in_milliseconds(app, add):
+    add.apply_async((1,), expires=120)
+    (message,) = sent(app)
+    assert datetime.fromisoformat(message["headers"]["expires"]) > datetime.now(UTC) + timedelta(seconds=100)
+    assert 119_000 <= int(message["properties"]["expiration"]) <= 120_000
+
+
+def test_wrong_arguments_are_refused_at_the_call(app, add):
+    with pytest.raises(TypeError, match="missing a required argument: 'x'"):
+        add.delay()
+    with pytest.raises(TypeError, match="too many positional arguments"):
+        add.delay(1, 2, 3)
+    with pytest.raises(TypeError, match="unexpected keyword argument 'z'"):
+        add.delay(1, z=2)
+    with pytest.raises(TypeError, match="multiple values for argument 'x'"):
+        add.delay(1, x=2)
+    with pytest.raises(TypeError, match="task args must be a list or tuple"):
+        add.apply_async("ab")
+    assert sent(app) == []
+
+
+def test_keyword_only_and_variable_arguments_are_judged_by_the_signature(app):
+    @app.task
+    def free(first, *rest, must, **more): ...
+
+    free.delay(1, 2, 3, must=4, other=5)
+    with pytest.raises(TypeError, match="must"):
+        free.delay(1)
+
+
+def test_typing_off_lets_everything_pass(app):
+    @app.task(typing=False)
+    def loose(x): ...
+
+    loose.delay(1, 2, 3)
+    assert len(sent(app)) == 1
+
+
+def test_an_argument_that_is_no_json_is_refused_by_the_name_of_the_task(app, add):
+    with pytest.raises(EncodeError, match="capapp.add"):
+        add.delay({1, 2})
+    assert sent(app) == []
+
+
+@pytest.mark.parametrize("option", ["link", "link_error", "chain", "chord", "time_limit", "soft_time_limit"])
+def test_what_is_not_built_yet_says_so(add, option):
+    with pytest.raises(NotSupported, match=option):
+        add.apply_async((1,), **{option: 5})
+
+
+def test_a_limit_on_the_task_says_so_at_each_call(app):
+    @app.task(time_limit=5)
+    def limited(): ...
+
+    for _ in range(2):
+        with pytest.raises(NotSupported, match="time_limit"):
+            limited.delay()
+
+
+def test_many_calls_are_sent_at_once(app, add):
+    results = add.delay_many(((number,), {"y": 1}) for number in range(501))
+    assert len({result.id for result in results}) == 501
+    assert app.broker.depth(["celery"])["celery"].ready == 501
+
+
+def test_an_app_without_a_broker_says_what_to_set():
+    with Celery("nowhere") as app:
+
+        @app.task
+        def f(): ...
+
+        with pytest.raises(ImproperlyConfigured, match=r"sqlite:////absolute/path/umbel\.sqlite3.*redis://localhost:6379/0"):
+            f.delay()
+
+
+def test_a_dead_broker_is_told_within_two_seconds(app, add):
+    app.conf.broker_url = "redis://127.0.0.1:1/0"
+    started = datetime.now(UTC)
+    with pytest.raises(BrokerUnavailable):
+        add.delay(1)
+    assert datetime.now(UTC) - started < timedelta(seconds=2.5)
+
+
+def test_a_changed_url_is_used_at_the_next_call(app, add):
+    first = app.broker
+    app.conf.broker_url = f"memory://{uuid()}"
+    add.delay(1)
+    assert app.broker is not first
+    assert len(sent(app)) == 1
+
+
+def test_the_signals_receive_the_very_dicts_that_are_sent(app, add):
+    seen = []
+
+    def before(sender, headers, properties, body, **kwargs):
+        headers["x-added"] = sender
+        body[0].append(9)
+
+    def after(sender, headers, **kwargs):
+        seen.append((sender, headers["x-added"]))
+
+    before_task_publish.connect(before, sender="capapp.add")
+    after_task_publish.connect(after, sender="capapp.add")
+    try:
+        add.apply_async([1])
+    finally:
+        before_task_publish.disconnect(before, sender="capapp.add")
+        after_task_publish.disconnect(after, sender="capapp.add")
+    (message,) = sent(app)
+    assert message["headers"]["x-added"] == "capapp.add"
+    assert b64decode(message["body"]).startswith(b"[[1, 9]")
+    assert seen == [("capapp.add", "capapp.add")]
+
+
+def test_send_task_needs_no_registered_task(app):
+    result = app.send_task("elsewhere.f", (1,), {"a": 2}, queue="far")
+    (message,) = sent(app, "far")
+    assert (message["headers"]["task"], message["headers"]["id"]) == ("elsewhere.f", result.id)
+    assert message["headers"]["ignore_result"] is None
+
+
+def test_a_queue_that_may_not_be_made_is_an_error(app, add):
+    app.conf.update(task_create_missing_queues=False)
+    with pytest.raises(QueueNotFound, match="nope"):
+        add.apply_async((1,), queue="nope")
+
+
+def test_routes_and_attributes_choose_the_queue(app, add):
+    app.conf.task_routes = {"capapp.*": {"queue": "routed", "priority": 3}}
+    add.delay(1)
+    assert sent(app, "routed")[0]["properties"]["priority"] == 3
+    add.queue = "own"
+    add.delay(1)
+    sent.seq = 0
+    assert len(sent(app, "own")) == 1
+
+
+def test_coroutines_send_together(app, add):
+    import asyncio
+
+    async def many():
+        return await asyncio.gather(*(add.adelay(number) for number in range(100)))
+
+    results = asyncio.run(many())
+    assert len({result.id for result in results}) == 100
+    assert app.broker.depth(["celery"])["celery"].ready == 100
+
+
+def test_a_shared_task_finds_the_app_of_whoever_calls(app):
+    from concurrent.futures import ThreadPoolExecutor
+
+    @shared_task(name="client.shared_one")
+    def shared(): ...
+
+    assert app.tasks["client.shared_one"] is shared
+    with ThreadPoolExecutor(1) as other_thread:
+        other_thread.submit(shared.delay).result()
+    assert [message["headers"]["task"] for message in sent(app)] == ["client.shared_one"]
