@@ -20,6 +20,7 @@ class Folder:
     def __init__(self, path: Path) -> None:
         self.path = path
         self.env = {name: value for name, value in os.environ.items() if not name.startswith(OURS) and name not in GENERIC}
+        self.env["C_FORCE_ROOT"] = "1"  # the tests may run as root
 
     def write(self, **files: str) -> None:
         """Writes modules: `pkg__celery="..."` is `pkg/celery.py`, `pkg____init__` is `pkg/__init__.py`."""
@@ -48,7 +49,7 @@ class Folder:
         self.write(**{name: textwrap.dedent(text) + more})
 
     def command(self, *words: str) -> list[str]:
-        return [sys.executable, "-W", "error", "-m", "umbel", *words]
+        return [sys.executable, "-W", "error", "-W", "ignore::ResourceWarning", "-m", "umbel", *words]
 
     def umbel(self, *words: str, input: str = "", **env: str) -> Ran:
         return self.run(self.command(*words), input=input, **env)

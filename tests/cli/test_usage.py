@@ -24,7 +24,7 @@ def test_help_imports_no_driver_and_no_worker(folder):
         """
         import sys
         from umbel.cli import main
-        main(["--help"])
+        main(["--help"], standalone_mode=False)
         heavy = {"asyncio", "django", "redis", "rich", "sqlite3", "umbel.worker"}
         print(sorted(heavy & set(sys.modules)))
         """

@@ -6,23 +6,20 @@ import os
 import sys
 import traceback
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any
+from typing import Any, TextIO
 
 import click
 
 from umbel.cli.base import Group
 from umbel.cli.call import call
-from umbel.cli.errors import explain
+from umbel.cli.errors import Explained, explain
 from umbel.cli.options import global_options
 from umbel.cli.purge import purge
 from umbel.cli.report import report
 from umbel.cli.result import result
 from umbel.cli.worker import worker
 
-if TYPE_CHECKING:
-    from umbel.app import Umbel
-
-__all__ = ["main", "program"]
+__all__ = ["main"]
 
 
 def print_version(ctx: click.Context, _: click.Parameter, value: bool) -> None:
@@ -41,7 +38,64 @@ def help_without_command(ctx: click.Context) -> None:
         click.echo(ctx.get_help())
 
 
-program = Group(
+class Program(Group):
+    """The whole command line. Called, it runs one and ends the process, as every click command does."""
+
+    def main(
+        self,
+        args: Sequence[str] | None = None,
+        prog_name: str | None = "umbel",
+        complete_var: str | None = None,
+        standalone_mode: bool = True,
+        windows_expand_args: bool = True,
+        **extra: Any,
+    ) -> Any:
+        """Run one command line.
+
+        Args:
+            args: the words behind the program's name; those of this process by default.
+            prog_name: the program's name.
+            complete_var: as for click.
+            standalone_mode: False returns what the command returns, and raises what it raises.
+            windows_expand_args: as for click.
+            extra: `obj` is the app to use, whatever -A says.
+        """
+        words: dict[str, Any] = {
+            "args": args,
+            "prog_name": prog_name,
+            "complete_var": complete_var,
+            "windows_expand_args": windows_expand_args,
+            **extra,
+        }
+        if not standalone_mode:
+            return super().main(standalone_mode=False, **words)
+        errors = sys.stderr  # before a worker redirects it to its log
+        try:
+            code = super().main(standalone_mode=False, **words)
+        except click.Abort:
+            click.echo("Aborted!", file=errors)
+            code = 1
+        except click.ClickException as exc:
+            exc.show(file=errors)
+            code = exc.exit_code
+        except Exception as exc:
+            explained = explain(exc)
+            if explained is None:
+                sys.stderr = errors  # where the user looks for the traceback
+                raise
+            say(explained, exc, errors)
+            code = explained.exit_code
+        sys.exit(code or 0)
+
+
+def say(explained: Explained, exc: Exception, errors: TextIO) -> None:
+    """Print one sentence, and before it the traceback if the user wants to see it."""
+    if os.environ.get("UMBEL_DEBUG"):
+        traceback.print_exception(exc, file=errors)
+    click.echo(f"Error: {explained.sentence}", file=errors)
+
+
+main = Program(
     "umbel",
     callback=help_without_command,
     invoke_without_command=True,
@@ -53,31 +107,4 @@ program = Group(
     ],
 )
 for command in (worker, call, result, purge, report):
-    program.add_command(command)
-
-
-def main(argv: Sequence[str] | None = None, app: Umbel | None = None) -> int:
-    """Run one command line and return its exit code.
-
-    Args:
-        argv: the words behind the program's name; those of this process by default.
-        app: the app to use when there is no -A.
-    """
-    errors = sys.stderr  # before a worker redirects it to its log
-    try:
-        code: Any = program.main(list(sys.argv[1:] if argv is None else argv), prog_name="umbel", obj=app, standalone_mode=False)
-    except click.Abort:
-        click.echo("Aborted!", file=errors)
-        return 1
-    except click.ClickException as exc:
-        exc.show(file=errors)
-        return exc.exit_code
-    except Exception as exc:
-        explained = explain(exc)
-        if explained is None:
-            raise
-        if os.environ.get("UMBEL_DEBUG"):
-            traceback.print_exception(exc, file=errors)
-        click.echo(f"Error: {explained.sentence}", file=errors)
-        return explained.exit_code
-    return int(code or 0)
+    main.add_command(command)

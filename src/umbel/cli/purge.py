@@ -14,7 +14,7 @@ PARAMETERS: list[click.Parameter] = [
     click.Option(["-f", "--force"], is_flag=True, help="Do not ask."),
     click.Option(["-Q", "--queues"], type=CommaList(), help="Queues to empty, instead of all of task_queues."),
     click.Option(["-X", "--exclude-queues"], type=CommaList(), help="Queues to leave alone."),
-    click.Option(["--json"], "as_json", is_flag=True, help="Print the number of deleted messages of each queue as JSON."),
+    click.Option(["--json", "as_json"], is_flag=True, help="Print the number of deleted messages of each queue as JSON."),
 ]
 
 

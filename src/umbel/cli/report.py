@@ -5,12 +5,14 @@ from __future__ import annotations
 import json
 import platform
 import sys
+from collections.abc import Callable
 from importlib import metadata
 from typing import TYPE_CHECKING, Any
 
 import click
 
 from umbel.cli.base import Command, current_app_of
+from umbel.exceptions import ImproperlyConfigured
 
 if TYPE_CHECKING:
     from umbel.app import Umbel
@@ -19,7 +21,7 @@ __all__ = ["report"]
 
 PACKAGES = ("umbel", "click", "msgspec", "rich", "redis", "hiredis", "django", "djangorestframework", "celery", "kombu")
 
-PARAMETERS: list[click.Parameter] = [click.Option(["--json"], "as_json", is_flag=True, help="Print it as JSON.")]
+PARAMETERS: list[click.Parameter] = [click.Option(["--json", "as_json"], is_flag=True, help="Print it as JSON.")]
 
 
 @click.pass_context
@@ -39,11 +41,19 @@ def gather(app: Umbel) -> dict[str, dict[str, Any]]:
             "implementation": platform.python_implementation(), "executable": sys.executable,
         },
         "app": {
-            "name": app.main or "__main__", "transport": app.broker_address(), "results": app.backend_address(),
+            "name": app.main or "__main__", "transport": address(app.broker_address), "results": app.backend_address(),
             "tasks": sorted(app.tasks),
         },
         "settings": dict(app.conf.table(with_defaults=False, censored=True)),
     }  # fmt: skip
+
+
+def address(of: Callable[[], str]) -> str:
+    """Return an address; a report is asked for just when something is missing."""
+    try:
+        return of()
+    except ImproperlyConfigured as exc:
+        return f"not usable: {exc}"
 
 
 def installed() -> dict[str, str]:

@@ -26,7 +26,7 @@ PARAMETERS: list[click.Parameter] = [
         metavar="SECONDS",
         help="How long to wait for a task that has not ended; for ever by default.",
     ),
-    click.Option(["--json"], "as_json", is_flag=True, help="Print id, state, result and traceback as JSON."),
+    click.Option(["--json", "as_json"], is_flag=True, help="Print id, state, result and traceback as JSON."),
 ]
 
 
@@ -41,6 +41,8 @@ def show(ctx: click.Context, id: str, task: str | None, traceback: bool, timeout
         value: Any = found.get(timeout=timeout, propagate=False)
     except ResultTimeoutError:
         raise click.ClickException(f"The task {id} has not ended within {timeout:g} s; its state is {found.state}.") from None
+    except NotImplementedError as exc:  # there is no result backend; the text says what to set
+        raise click.ClickException(str(exc)) from None
     ended_well = found.successful()
     if as_json:
         shown = value if ended_well else repr(value)
