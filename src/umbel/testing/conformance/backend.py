@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import json
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -11,14 +12,26 @@ from uuid import uuid4
 import pytest
 
 from umbel.backend import Record, ResultBackend
+from umbel.meta import build_meta, encode_meta
 from umbel.testing.conformance.base import succeeds_in_child
 
 __all__ = ["BackendConformance"]
 
 
-def record(id: str, state: str, meta: bytes, *, fence: int = 0, expires: float | None = 60) -> Record:
-    """Make a record that does not stay in a shared server."""
-    return Record(id=id, state=state, meta=meta, fence=fence, expires=expires)
+def record(id: str, state: str, result: str, *, fence: int = 0, expires: float | None = 60) -> Record:
+    """Make a record with a document as a worker writes it, which does not stay in a shared server."""
+    meta = build_meta(id, state, result, fence=fence)
+    return Record(id=id, state=state, meta=encode_meta(meta), fence=fence, expires=expires)
+
+
+def result(document: bytes | None) -> str | None:
+    """Return what the record was made of."""
+    return None if document is None else json.loads(document)["result"]
+
+
+def results(backend: ResultBackend, *ids: str) -> list[str | None]:
+    """Return the results that *backend* has."""
+    return [result(document) for document in backend.get(ids)]
 
 
 class BackendConformance:
@@ -42,80 +55,80 @@ class BackendConformance:
         threading.Event().wait(seconds)
 
     def test_what_was_stored_is_read_by_others(self, backend: ResultBackend, make_backend: Callable[[], ResultBackend], id: str) -> None:
-        assert backend.store([record(id, "SUCCESS", b"1")]) == [True]
+        assert backend.store([record(id, "SUCCESS", "1")]) == [True]
         other = make_backend()
-        assert other.get([id]) == [b"1"]
+        assert results(other, id) == ["1"]
         other.close()
 
     def test_documents_come_in_the_order_they_were_asked_for(self, backend: ResultBackend, id: str) -> None:
-        backend.store([record(id + "a", "SUCCESS", b"a"), record(id + "b", "SUCCESS", b"b")])
-        assert backend.get([id + "b", id + "none", id + "a"]) == [b"b", None, b"a"]
+        backend.store([record(id + "a", "SUCCESS", "a"), record(id + "b", "SUCCESS", "b")])
+        assert results(backend, id + "b", id + "none", id + "a") == ["b", None, "a"]
         assert backend.get([]) == []
         assert backend.store([]) == []
 
     def test_a_state_is_written_over_by_the_next(self, backend: ResultBackend, id: str) -> None:
         for state in ("STARTED", "PROGRESS", "RETRY", "STARTED", "FAILURE", "SUCCESS"):
-            assert backend.store([record(id, state, state.encode())]) == [True]
-            assert backend.get([id]) == [state.encode()]
+            assert backend.store([record(id, state, state)]) == [True]
+            assert results(backend, id) == [state]
 
     @pytest.mark.parametrize("state", ["SUCCESS", "FAILURE", "REVOKED", "STARTED", "CUSTOM"])
     def test_nothing_is_written_over_success(self, backend: ResultBackend, id: str, state: str) -> None:
-        backend.store([record(id, "SUCCESS", b"first", fence=3)])
-        assert backend.store([record(id, state, b"second", fence=4), record(id, state, b"third")]) == [False, False]
-        assert backend.get([id]) == [b"first"]
+        backend.store([record(id, "SUCCESS", "first", fence=3)])
+        assert backend.store([record(id, state, "second", fence=4), record(id, state, "third")]) == [False, False]
+        assert results(backend, id) == ["first"]
 
     def test_an_older_fence_is_refused(self, backend: ResultBackend, id: str) -> None:
-        backend.store([record(id, "STARTED", b"new", fence=7)])
-        assert backend.store([record(id, "SUCCESS", b"old", fence=6)]) == [False]
-        assert backend.store([record(id, "SUCCESS", b"same", fence=7)]) == [True]
-        assert backend.get([id]) == [b"same"]
+        backend.store([record(id, "STARTED", "new", fence=7)])
+        assert backend.store([record(id, "SUCCESS", "old", fence=6)]) == [False]
+        assert backend.store([record(id, "SUCCESS", "same", fence=7)]) == [True]
+        assert results(backend, id) == ["same"]
 
     def test_fences_are_compared_as_numbers(self, backend: ResultBackend, id: str) -> None:
-        backend.store([record(id, "STARTED", b"nine", fence=9)])
-        assert backend.store([record(id, "STARTED", b"ten", fence=10)]) == [True]
-        assert backend.store([record(id, "STARTED", b"nine", fence=9)]) == [False]
+        backend.store([record(id, "STARTED", "nine", fence=9)])
+        assert backend.store([record(id, "STARTED", "ten", fence=10)]) == [True]
+        assert backend.store([record(id, "STARTED", "nine", fence=9)]) == [False]
 
     @pytest.mark.parametrize("final", ["FAILURE", "REVOKED"])
     def test_the_same_delivery_does_not_go_back_from_a_final_state(self, backend: ResultBackend, id: str, final: str) -> None:
-        backend.store([record(id, final, b"final", fence=7)])
-        assert backend.store([record(id, "STARTED", b"late", fence=7)]) == [False]
-        assert backend.store([record(id, "STARTED", b"redelivered", fence=8)]) == [True]
+        backend.store([record(id, final, "final", fence=7)])
+        assert backend.store([record(id, "STARTED", "late", fence=7)]) == [False]
+        assert backend.store([record(id, "STARTED", "redelivered", fence=8)]) == [True]
 
     def test_who_has_no_fence_may_write(self, backend: ResultBackend, id: str) -> None:
-        backend.store([record(id, "STARTED", b"worker", fence=7)])
-        assert backend.store([record(id, "REVOKED", b"client")]) == [True]
-        assert backend.get([id]) == [b"client"]
+        backend.store([record(id, "STARTED", "worker", fence=7)])
+        assert backend.store([record(id, "REVOKED", "client")]) == [True]
+        assert results(backend, id) == ["client"]
 
     def test_a_batch_is_decided_one_by_one(self, backend: ResultBackend, id: str) -> None:
-        batch = [record(id, "SUCCESS", b"1"), record(id, "FAILURE", b"2"), record(id + "b", "SUCCESS", b"3")]
+        batch = [record(id, "SUCCESS", "1"), record(id, "FAILURE", "2"), record(id + "b", "SUCCESS", "3")]
         assert backend.store(batch) == [True, False, True]
-        assert backend.get([id, id + "b"]) == [b"1", b"3"]
+        assert results(backend, id, id + "b") == ["1", "3"]
 
     def test_a_document_expires(self, backend: ResultBackend, id: str) -> None:
-        backend.store([record(id, "SUCCESS", b"1", expires=0.2), record(id + "b", "SUCCESS", b"2")])
-        assert backend.get([id]) == [b"1"]
+        backend.store([record(id, "SUCCESS", "1", expires=0.2), record(id + "b", "SUCCESS", "2")])
+        assert results(backend, id) == ["1"]
         self.pass_time(0.4)
-        assert backend.get([id, id + "b"]) == [None, b"2"]
-        assert backend.store([record(id, "STARTED", b"again")]) == [True]
+        assert results(backend, id, id + "b") == [None, "2"]
+        assert backend.store([record(id, "STARTED", "again")]) == [True]
 
     def test_pruning_deletes_only_what_has_expired(self, backend: ResultBackend, id: str) -> None:
-        backend.store([record(id, "SUCCESS", b"1", expires=0.2), record(id + "b", "SUCCESS", b"2"), record(id + "c", "SUCCESS", b"3")])
+        backend.store([record(id, "SUCCESS", "1", expires=0.2), record(id + "b", "SUCCESS", "2"), record(id + "c", "SUCCESS", "3")])
         self.pass_time(0.4)
         assert backend.prune() in {0, 1}  # 0: the engine was there first
-        assert backend.get([id, id + "b", id + "c"]) == [None, b"2", b"3"]
+        assert results(backend, id, id + "b", id + "c") == [None, "2", "3"]
         assert backend.prune() == 0
 
     def test_a_document_may_be_kept_for_ever(self, backend: ResultBackend, id: str) -> None:
-        backend.store([record(id, "SUCCESS", b"1", expires=None)])
+        backend.store([record(id, "SUCCESS", "1", expires=None)])
         backend.prune()
-        assert backend.get([id]) == [b"1"]
+        assert results(backend, id) == ["1"]
         backend.forget([id])
 
     def test_what_is_forgotten_is_gone_and_may_be_written_again(self, backend: ResultBackend, id: str) -> None:
-        backend.store([record(id, "SUCCESS", b"1", fence=9)])
+        backend.store([record(id, "SUCCESS", "1", fence=9)])
         backend.forget([id, id + "unknown"])
-        assert backend.get([id]) == [None]
-        assert backend.store([record(id, "STARTED", b"2", fence=1)]) == [True]
+        assert results(backend, id) == [None]
+        assert backend.store([record(id, "STARTED", "2", fence=1)]) == [True]
 
     def test_waiting_ends_as_soon_as_another_stores(
         self, backend: ResultBackend, make_backend: Callable[[], ResultBackend], id: str
@@ -126,22 +139,23 @@ class BackendConformance:
         thread.start()
         threading.Event().wait(0.05)  # so that it waits; if it does not yet, the test is only easier
         stored = time.monotonic()
-        other.store([record(id, "SUCCESS", b"1")])
+        other.store([record(id, "SUCCESS", "1")])
         thread.join(10)
-        assert seen[0][0] == b"1"
+        assert result(seen[0][0]) == "1"
         assert seen[0][1] - stored < 0.2
         other.close()
 
     def test_waiting_returns_at_once_what_was_not_seen(self, backend: ResultBackend, id: str) -> None:
-        backend.store([record(id, "STARTED", b"1")])
+        backend.store([record(id, "STARTED", "1")])
         started = time.monotonic()
-        assert backend.wait(id, None, 5.0) == b"1"
+        assert result(backend.wait(id, None, 5.0)) == "1"
         assert time.monotonic() - started < 1.0
 
     def test_waiting_ends_with_its_time(self, backend: ResultBackend, id: str) -> None:
-        backend.store([record(id, "STARTED", b"1")])
+        stored = record(id, "STARTED", "1")
+        backend.store([stored])
         started = time.monotonic()
-        assert backend.wait(id, b"1", 0.15) == b"1"
+        assert backend.wait(id, stored.meta, 0.15) == stored.meta
         assert backend.wait(id + "none", None, 0.0) is None
         assert 0.1 < time.monotonic() - started < 2.0
 
@@ -153,19 +167,19 @@ class BackendConformance:
         backend.close()
 
     def test_a_large_document_is_read_whole(self, backend: ResultBackend, id: str) -> None:
-        meta = b"x" * 1_000_000
-        backend.store([record(id, "SUCCESS", meta)])
-        assert backend.get([id]) == [meta]
+        text = "x" * 1_000_000
+        backend.store([record(id, "SUCCESS", text)])
+        assert results(backend, id) == [text]
 
     @pytest.mark.filterwarnings("ignore:.*multi-threaded.*fork:DeprecationWarning")
     def test_parent_and_child_may_both_go_on_after_a_fork(self, backend: ResultBackend, id: str) -> None:
-        backend.store([record(id, "STARTED", b"1")])
+        backend.store([record(id, "STARTED", "1")])
 
         def child() -> None:
-            assert backend.get([id]) == [b"1"]
-            assert backend.store([record(id + "child", "SUCCESS", b"2")]) == [True]
+            assert results(backend, id) == ["1"]
+            assert backend.store([record(id + "child", "SUCCESS", "2")]) == [True]
             backend.close()
 
         assert succeeds_in_child(child)
-        assert backend.store([record(id, "SUCCESS", b"3")]) == [True]
-        assert backend.get([id]) == [b"3"]
+        assert backend.store([record(id, "SUCCESS", "3")]) == [True]
+        assert results(backend, id) == ["3"]

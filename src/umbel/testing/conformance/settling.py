@@ -8,8 +8,9 @@ from dataclasses import replace
 
 import pytest
 
-from umbel.backend import Record, ResultBackend
+from umbel.backend import ResultBackend
 from umbel.broker import Broker, Delivery, Verb
+from umbel.testing.conformance.backend import record
 from umbel.testing.conformance.base import BrokerSuite, ids_of, item, settlement
 
 __all__ = ["SettlingPromises"]
@@ -138,11 +139,11 @@ class SettlingPromises(BrokerSuite):
         assert broker.settles_with(partner)
         (held,) = self.claim(broker, queue, "a")
         task_id = f"{queue}-a"
-        record = Record(id=task_id, state="SUCCESS", meta=b'{"result": 1}', fence=held.fence, expires=60)
-        late = Record(id=task_id + "late", state="SUCCESS", meta=b'{"result": 2}', fence=held.fence, expires=60)
-        assert broker.settle([replace(settlement(held), records=[record])]) == [True]
+        first = record(task_id, "SUCCESS", "1", fence=held.fence)
+        late = record(task_id + "late", "SUCCESS", "2", fence=held.fence)
+        assert broker.settle([replace(settlement(held), records=[first])]) == [True]
         assert broker.settle([replace(settlement(held), records=[late])]) == [False]
-        assert partner.get([task_id, late.id]) == [b'{"result": 1}', None]
+        assert partner.get([task_id, late.id]) == [first.meta, None]
         partner.forget([task_id])
 
     def test_a_refused_record_does_not_hold_up_the_acknowledgement(
@@ -151,12 +152,13 @@ class SettlingPromises(BrokerSuite):
         if partner is None:
             pytest.skip("this broker has no result backend in its store")
         task_id = f"{queue}-a"
-        partner.store([Record(id=task_id, state="SUCCESS", meta=b'"first"', expires=60)])
+        first = record(task_id, "SUCCESS", "first")
+        partner.store([first])
         assert broker.settles_with(partner)
         (held,) = self.claim(broker, queue, "a")
-        record = Record(id=task_id, state="FAILURE", meta=b'"second"', fence=held.fence, expires=60)
-        assert broker.settle([replace(settlement(held), records=[record])]) == [True]
-        assert partner.get([task_id]) == [b'"first"']
+        second = record(task_id, "FAILURE", "second", fence=held.fence)
+        assert broker.settle([replace(settlement(held), records=[second])]) == [True]
+        assert partner.get([task_id]) == [first.meta]
         other = make_broker()
         assert self.total(other, queue) == (0, 0, 0, 0, 0)
         other.close()
