@@ -74,7 +74,7 @@ class Verb(IntEnum):
 
     ACK = 1  # done: forget it
     RETRY = 2  # replace it by `replacement`, ready at `due` (None: now, at the tail of its queue)
-    GIVE_BACK = 3  # untouched, to the head of the queue; `attempts` and `suspect` are rewritten
+    GIVE_BACK = 3  # to the head of the queue, those of one call in their order; `attempts` and `suspect` are rewritten
     BURY = 4  # to the dead letters, with `reason`
     PARK = 5  # to the parked messages: no worker that asked knows this task; `reason` names it
 

@@ -83,7 +83,8 @@ class Reporter:
             exc = NotRegistered(seen.task)
             consumer.error(
                 "Received unregistered task of type %r.\nIt is parked until a worker comes that knows it.\n"
-                "Did you remember to import the module containing this task?\nTask %s on queue %r.", seen.task, seen.id, refused.delivery.queue,
+                "Did you remember to import the module containing this task?\nTask %s on queue %r.",
+                seen.task, seen.id, refused.delivery.queue,
             )  # fmt: skip
             if signals.task_unknown.receivers:
                 signals.task_unknown.send(sender=self, message=refused.delivery.raw, exc=exc, name=seen.task, id=seen.id)

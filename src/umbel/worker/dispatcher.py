@@ -239,8 +239,8 @@ class Dispatcher:
             self._give_back(self._inflight.stuck(STUCK_AFTER))
 
     def _give_back(self, requests: Sequence[Request], *, suspect: bool = False) -> None:
-        """Give *requests* back to the heads of their queues, the newest first, so that their order stays."""
-        for request in reversed(requests):
+        """Give *requests* back to the heads of their queues."""
+        for request in requests:
             delivery = request.delivery
             self._settler.add(
                 Settlement(delivery=delivery, verb=Verb.GIVE_BACK, attempts=delivery.attempts, suspect=suspect or delivery.suspect)

@@ -96,8 +96,8 @@ class RedisBroker(Broker):
     def fetch(self, queue: str, limit: int, *, owner: str, seq: int, settle: Sequence[Settlement] = ()) -> list[Delivery]:
         keys = self.keys(queue)
         args: list[Any] = [keys.base, "\0".join(keys.ready), owner, seq, min(limit, 1000), len(settle)]
-        for settlement in settle:
-            args += self._settle_args(settlement)
+        for i in sequence(settle):
+            args += self._settle_args(settle[i])
         reply = self._run("fetch", *args)
         if reply is None:
             raise OwnerLost(owner)
@@ -127,10 +127,13 @@ class RedisBroker(Broker):
     def _settle_chunk(self, queue: str, owner: str, settlements: Sequence[Settlement]) -> Iterable[bool]:
         keys = self.keys(queue)
         args: list[Any] = [keys.base, "\0".join(keys.ready), owner, len(settlements)]
-        for settlement in settlements:
-            args += self._settle_args(settlement)
+        order = sequence(settlements)
+        for i in order:
+            args += self._settle_args(settlements[i])
         flags = self._run("settle", *args)
-        return [False] * len(settlements) if flags is None else [flag == 1 for flag in flags]
+        if flags is None:
+            return [False] * len(settlements)
+        return [flag == 1 for _, flag in sorted(zip(order, flags, strict=True))]
 
     def _settle_args(self, settlement: Settlement) -> list[Any]:
         delivery, verb = settlement.delivery, settlement.verb
@@ -221,6 +224,13 @@ class RedisBroker(Broker):
             self._backend = backend
             return True
         return False
+
+
+def sequence(settlements: Sequence[Settlement]) -> list[int]:
+    """Return in which order to carry out *settlements*: what is given back comes last and reversed, as each goes to the head."""
+    given_back = [i for i, each in enumerate(settlements) if each.verb is Verb.GIVE_BACK]
+    others = [i for i, each in enumerate(settlements) if each.verb is not Verb.GIVE_BACK]
+    return others + given_back[::-1]
 
 
 def marked(delivery: Delivery, settlement: Settlement) -> bytes:

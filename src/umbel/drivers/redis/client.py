@@ -96,7 +96,10 @@ class Client:
             if time.monotonic() - since < IDLE_CHECK or usable(connection):
                 return connection
             connection.disconnect()
-        connection: Any = self._make()
+        return self._connect()
+
+    def _connect(self) -> Any:
+        connection = self._make()
         try:
             connection.connect()
         except FAULTS as exc:
