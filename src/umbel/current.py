@@ -121,6 +121,7 @@ class _ThreadApp(threading.local):
 class _ProcessApps:
     default: Umbel | None = None
     latest: ref[Umbel] | None = None  # of those that were made current in any thread
+    fallback: Umbel | None = None  # made for want of any
 
 
 _thread = _ThreadApp()
@@ -159,13 +160,13 @@ def get_current_app() -> Umbel:
     app = known_app()
     if app is None:
         with _making:
-            app = known_app() or _fallback_app()
+            app = known_app() or _process.fallback or _fallback_app()
     return app
 
 
 def _fallback_app() -> Umbel:
     app: Umbel = reach("app")("default", fixups=(), set_as_current=False, config_source="celeryconfig", config_source_silent=True)
-    _process.default = app
+    _process.fallback = app
     return app
 
 

@@ -165,7 +165,7 @@ def test_typing_off_lets_everything_pass(app):
 
 
 def test_an_argument_that_is_no_json_is_refused_by_the_name_of_the_task(app, add):
-    with pytest.raises(EncodeError, match="capapp.add"):
+    with pytest.raises(EncodeError, match=r"capapp.add"):
         add.delay({1, 2})
     assert sent(app) == []
 
