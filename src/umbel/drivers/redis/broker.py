@@ -164,7 +164,7 @@ class RedisBroker(Broker):
             attempts, _ = marks(raw)
             delivery = self._delivery(queue, owner, tag, raw, int(reply[0]))
             taken.append(replace(delivery, attempts=attempts + (started == 1), suspect=started != 1))
-        return Recovered(deliveries=taken, more=reply[1] == 1)
+        return Recovered(deliveries=taken[::-1], more=reply[1] == 1)  # the script takes the newest first
 
     def mark_started(self, delivery: Delivery) -> bool:
         return bool(self._run("mark_started", self.keys(delivery.queue).base, delivery.owner, delivery.tag))
