@@ -67,6 +67,11 @@ def _tend() -> None:
 def _abandon(connection: Any) -> None:
     connection.in_atomic_block, connection.needs_rollback = False, False
     connection.savepoint_ids, connection.atomic_blocks, connection.run_on_commit = [], [], []
+    try:
+        connection.rollback()
+        connection.set_autocommit(True)
+    except Error:
+        logger.warning("The transaction on %r cannot be rolled back in order; its connection is closed.", connection.alias, exc_info=True)
     connection.close()
 
 
