@@ -1,4 +1,4 @@
-# ruff: noqa: D102, ARG002 - the interface documents the methods
+# ruff: noqa: ARG002 - the interface documents the methods
 """What stands where no result backend is configured."""
 
 from __future__ import annotations

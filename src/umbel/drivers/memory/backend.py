@@ -1,4 +1,4 @@
-# ruff: noqa: D102, ARG002 - the interface documents the methods
+# ruff: noqa: ARG002 - the interface documents the methods
 """The result backend in memory."""
 
 from __future__ import annotations

@@ -1,8 +1,10 @@
-# ruff: noqa: D102, ARG002 - the interface documents the methods
+# ruff: noqa: ARG002 - the interface documents the methods
 """The broker in memory. Each method is one step under the store's lock."""
 
 from __future__ import annotations
 
+import math
+import time
 from collections.abc import Mapping, Sequence
 from typing import Any, ClassVar
 
@@ -13,6 +15,8 @@ from umbel.drivers.memory.backend import MemoryBackend
 from umbel.drivers.memory.store import Message, Owner, Queue, store_of
 
 __all__ = ["MemoryBroker"]
+
+SHORTEST_PAUSE = 0.01  # seconds between two looks at a clock that may stand still
 
 
 class MemoryBroker(Broker):
@@ -82,6 +86,8 @@ class MemoryBroker(Broker):
                     self._settle(settlement)
                 self.store.promote(state, self._clock.now(), 1000)
                 self._claim(entry, state.take(limit), seq=seq)
+                if state.ready:  # promoted here, and more than this owner wanted
+                    self._changed.notify_all()
             return self._deliveries(queue, owner, [m for m in entry.claims.values() if m.seq == seq])
 
     def _claim(self, entry: Owner, messages: Sequence[Message], *, seq: int) -> None:
@@ -99,11 +105,17 @@ class MemoryBroker(Broker):
         ]  # fmt: skip
 
     def wait(self, owner: str, queues: Sequence[str], timeout: float) -> None:
+        deadline = time.monotonic() + timeout
         with self._changed:
-            self._changed.wait_for(lambda: any(self._has_work(self.store.queues[name]) for name in queues), timeout)
+            while (after := self._due_in(queues)) > 0 and (left := deadline - time.monotonic()) > 0:
+                self._changed.wait(min(left, max(after, SHORTEST_PAUSE)))
 
-    def _has_work(self, queue: Queue) -> bool:
-        return bool(queue.ready) or bool(queue.delayed and queue.delayed[0][0] <= self._clock.now())
+    def _due_in(self, queues: Sequence[str]) -> float:
+        """Return in how many seconds there is something to claim, if nothing changes."""
+        states = [self.store.queues[name] for name in queues]
+        if any(state.ready for state in states):
+            return 0.0
+        return min((state.delayed[0][0] - self._clock.now() for state in states if state.delayed), default=math.inf)
 
     def settle(self, settlements: Sequence[Settlement]) -> list[bool]:
         with self._changed:

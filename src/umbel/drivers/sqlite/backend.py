@@ -1,4 +1,3 @@
-# ruff: noqa: D102 - the interface documents the methods
 """The result backend in an SQLite file."""
 
 from __future__ import annotations

@@ -139,6 +139,15 @@ class PublishingPromises(BrokerSuite):
         waiting.close()
         publishing.close()
 
+    def test_wait_returns_at_once_when_something_is_due(self, broker: Broker, queue: str) -> None:
+        broker.join("w", [queue], lease=60)
+        broker.publish([item(queue, "soon", due=self.now() + 0.1)])
+        self.pass_time(0.15)
+        broker.promote(queue)
+        started = time.monotonic()
+        broker.wait("w", [queue], 5.0)
+        assert time.monotonic() - started < 1.0
+
     def test_wait_ends_by_itself(self, broker: Broker, queue: str) -> None:
         broker.join("w", [queue], lease=60)
         started = time.monotonic()

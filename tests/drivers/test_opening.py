@@ -1,0 +1,68 @@
+import sys
+
+import pytest
+
+from umbel.backend import Record
+from umbel.drivers import open_backend, open_broker
+from umbel.drivers.memory import MemoryBackend, MemoryBroker
+from umbel.exceptions import ImproperlyConfigured, NotSupported
+from umbel.testing import FakeClock
+
+
+def test_a_relative_path_starts_at_the_base_folder(tmp_path):
+    assert open_broker("sqlite:///queue/umbel.sqlite3", base_dir=tmp_path).path == str(tmp_path / "queue/umbel.sqlite3")
+    assert open_backend("sqlite:///r.sqlite3", base_dir=tmp_path).path == str(tmp_path / "r.sqlite3")
+
+
+def test_an_absolute_path_stays(tmp_path):
+    assert open_broker(f"sqlite:///{tmp_path}/umbel.sqlite3", base_dir="/elsewhere").path == str(tmp_path / "umbel.sqlite3")
+
+
+@pytest.mark.parametrize("url", ["sqlite://", "sqlite:///", "sqlite:///:memory:", "sqlite://relative.sqlite3"])
+def test_a_url_without_a_file_is_refused_with_the_right_form(url):
+    with pytest.raises(ImproperlyConfigured, match="four slashes"):
+        open_broker(url)
+
+
+def test_an_unknown_scheme_names_those_that_are_known_and_no_password():
+    with pytest.raises(ImproperlyConfigured, match="No broker driver for 'kafka' in 'kafka://me:") as caught:
+        open_broker("kafka://me:secret@host/x")
+    assert "secret" not in str(caught.value)
+    assert "memory, redis" in str(caught.value)
+
+
+def test_what_is_no_url_is_refused():
+    with pytest.raises(ImproperlyConfigured, match="'localhost' is not a broker URL"):
+        open_broker("localhost")
+
+
+@pytest.mark.parametrize("url", ["amqp://", "pyamqp://guest@localhost//", "postgresql://x", "sentinel://x", "redis+cluster://x"])
+def test_planned_drivers_say_that_they_are_not_built_yet(url):
+    with pytest.raises(NotSupported, match="is not built yet"):
+        open_broker(url)
+
+
+def test_a_missing_package_is_named_with_its_remedy(monkeypatch):
+    for name in [name for name in sys.modules if name.startswith("umbel.drivers.redis")]:
+        monkeypatch.delitem(sys.modules, name)
+    monkeypatch.setitem(sys.modules, "redis", None)
+    with pytest.raises(ImproperlyConfigured, match=r"pip install 'umbel\[redis\]'"):
+        open_broker("redis://")
+
+
+@pytest.mark.parametrize("url", [None, "", "disabled://", "disabled"])
+def test_without_a_backend_writes_go_nowhere_and_reads_are_refused(url):
+    backend = open_backend(url)
+    assert backend.store([Record(id="a", state="SUCCESS", meta=b"{}")]) == [True]
+    with pytest.raises(NotImplementedError, match=r"No result backend is configured\."):
+        backend.get(["a"])
+    with pytest.raises(NotImplementedError):
+        backend.wait("a", None, 1.0)
+
+
+def test_memory_stores_of_one_name_are_one():
+    one, same, other = (open_broker(f"memory://{name}", clock=FakeClock()) for name in ("opening-a", "opening-a", "opening-b"))
+    assert isinstance(one, MemoryBroker)
+    assert one.store is same.store is not other.store
+    assert isinstance(open_backend("cache+memory://"), MemoryBackend)
+    assert open_broker("memory://").settles_with(open_backend("cache+memory://"))

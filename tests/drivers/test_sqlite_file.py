@@ -1,0 +1,145 @@
+import os
+import sqlite3
+import threading
+import time
+from pathlib import Path
+
+import pytest
+
+from umbel.drivers.sqlite import SQLiteBackend, SQLiteBroker
+from umbel.exceptions import BackendUnavailable, BrokerUnavailable, ImproperlyConfigured
+from umbel.testing.conformance.base import ids_of, item, settlement, succeeds_in_child
+
+
+@pytest.fixture
+def path(tmp_path):
+    return tmp_path / "umbel.sqlite3"
+
+
+@pytest.fixture
+def broker(path):
+    broker = SQLiteBroker(f"sqlite:///{path}", timeout=0.3)
+    yield broker
+    broker.close()
+
+
+def test_a_missing_folder_is_named(tmp_path):
+    broker = SQLiteBroker(f"sqlite:///{tmp_path}/missing/umbel.sqlite3")
+    with pytest.raises(BrokerUnavailable, match=r"missing/umbel\.sqlite3 .*Create the folder"):
+        broker.open()
+
+
+def test_a_file_that_is_no_database_is_named(path):
+    path.write_bytes(b"certainly not a database, but long enough to be looked at" * 100)
+    with pytest.raises(BackendUnavailable, match="move it away"):
+        SQLiteBackend(f"sqlite:///{path}").open()
+
+
+@pytest.mark.skipif(os.geteuid() == 0, reason="root may write everywhere")
+def test_a_folder_that_cannot_be_written_is_named(tmp_path):
+    tmp_path.chmod(0o500)
+    with pytest.raises(BrokerUnavailable, match="Create the folder and allow"):
+        SQLiteBroker(f"sqlite:///{tmp_path}/umbel.sqlite3").open()
+
+
+def test_a_lock_that_another_holds_ends_the_call_in_time(broker, path):
+    broker.open()
+    other = sqlite3.connect(path, isolation_level=None)
+    other.execute("BEGIN IMMEDIATE")
+    started = time.monotonic()
+    with pytest.raises(BrokerUnavailable, match="Another process holds the lock") as caught:
+        broker.publish([item("q", "a")])
+    assert 0.2 < time.monotonic() - started < 1.0
+    assert not caught.value.maybe_sent
+    other.execute("ROLLBACK")
+    other.close()
+    broker.publish([item("q", "a")])
+    assert broker.depth(["q"])["q"].ready == 1
+
+
+def test_a_full_disk_is_told_and_stores_nothing(broker, path):
+    broker.publish([item("q", "a")])
+    with broker._database.read() as connection:
+        (pages,) = connection.execute("PRAGMA page_count").fetchone()
+        connection.execute(f"PRAGMA max_page_count = {pages + 2}")
+    with pytest.raises(BrokerUnavailable, match="free some space") as caught:
+        broker.publish([item("q", f"m{n}", size=1000) for n in range(100)])
+    assert not caught.value.maybe_sent
+    assert broker.depth(["q"])["q"].ready == 1
+
+
+def test_tables_of_another_version_are_refused(broker, path):
+    broker.open()
+    broker.close()
+    with sqlite3.connect(path) as other:
+        other.execute("UPDATE umbel_meta SET value = 99 WHERE name = 'schema'")
+    other.close()
+    with pytest.raises(ImproperlyConfigured, match="version 99"):
+        broker.open()
+
+
+def test_an_unknown_synchronous_option_is_refused(path):
+    with pytest.raises(ImproperlyConfigured, match="Known: OFF, NORMAL, FULL, EXTRA"):
+        SQLiteBroker(f"sqlite:///{path}", options={"synchronous": "SOMETIMES"})
+
+
+def test_a_commit_is_flushed_to_the_disk_unless_asked_otherwise(broker):
+    with broker._database.read() as connection:
+        assert connection.execute("PRAGMA synchronous").fetchone() == (2,)
+        assert connection.execute("PRAGMA journal_mode").fetchone() == ("wal",)
+
+
+def test_results_of_another_file_do_not_ride(broker, path, tmp_path):
+    (tmp_path / "link").symlink_to(path)
+    assert broker.settles_with(SQLiteBackend(f"sqlite:///{tmp_path}/link"))
+    assert not broker.settles_with(SQLiteBackend(f"sqlite:///{tmp_path}/other.sqlite3"))
+
+
+@pytest.mark.filterwarnings("ignore:.*multi-threaded.*fork:DeprecationWarning")
+def test_a_process_may_fork_while_a_thread_waits(broker):
+    broker.join("w", ["q"], lease=60)
+    thread = threading.Thread(target=broker.wait, args=("w", ["q"], 1.0))
+    thread.start()
+    for n in range(5):
+        assert succeeds_in_child(lambda n=n: broker.publish([item("other", f"m{n}")]))
+    broker.publish([item("q", "a")])
+    thread.join(10)
+    assert broker.depth(["other"])["other"].ready == 5
+
+
+def test_a_child_inherits_no_open_file(broker, path):
+    broker.publish([item("q", "a")])
+
+    def child():
+        links = [link for link in Path("/proc/self/fd").iterdir() if os.path.lexists(link)]
+        assert not [link for link in links if str(link.readlink()).startswith(str(path))]
+
+    if Path("/proc/self/fd").exists():
+        assert succeeds_in_child(child)
+
+
+def test_processes_that_drain_at_once_share_the_work_without_repeats(broker, path, tmp_path):
+    for start in range(0, 400, 100):
+        broker.publish([item("q", f"m{n}") for n in range(start, start + 100)])
+
+    def drain(name):
+        mine = SQLiteBroker(f"sqlite:///{path}", timeout=10)
+        mine.join(name, ["q"], lease=60)
+        seq, settle, taken = 1, [], []
+        while found := mine.fetch("q", 9, owner=name, seq=seq, settle=settle):
+            taken += ids_of(found)
+            settle = [settlement(delivery) for delivery in found]
+            seq += 1
+        (tmp_path / name).write_text("\n".join(taken))
+        os._exit(0)
+
+    children = []
+    for n in range(3):
+        pid = os.fork()
+        if pid == 0:
+            drain(f"taken{n}")
+        children.append(pid)
+    assert [os.waitpid(pid, 0)[1] for pid in children] == [0, 0, 0]
+    taken = " ".join((tmp_path / f"taken{n}").read_text() for n in range(3)).split()
+    assert sorted(taken) == sorted(f"m{n}" for n in range(400))
+    assert broker.depth(["q"])["q"].claimed == 0
