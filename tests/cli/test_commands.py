@@ -46,7 +46,9 @@ def test_a_serializer_that_is_not_there_is_one_sentence(project, one_sentence):
     assert "nothere" in one_sentence(project.umbel("-A", "proj", "call", "proj.add", "--serializer", "nothere"), 1)
 
 
-@pytest.mark.parametrize("words", [("call", "proj.add"), ("purge", "-f"), ("result", "x", "--timeout", "1")])
+@pytest.mark.parametrize(
+    "words", [("call", "proj.add"), ("purge", "-f"), ("result", "x", "--timeout", "1"), ("worker", "-c", "1"), ("worker", "-P", "solo")]
+)
 def test_a_server_that_does_not_answer_is_one_sentence_and_69(project, one_sentence, words):
     pytest.importorskip("redis")
     away = "redis://127.0.0.1:1/0"
@@ -153,6 +155,20 @@ def test_a_task_that_the_app_has_not_is_named(project, one_sentence):
     said = one_sentence(project.umbel("-A", "proj", "result", "-t", "proj.nothere", "x"), 2)
     assert "the app has no task 'proj.nothere'. It has:" in said
     assert "proj.add" in said
+
+
+def test_a_module_to_include_that_is_not_there_is_named(project, one_sentence):
+    said = one_sentence(project.umbel("-A", "proj", "worker", "-I", "nothere"), 2)
+    assert "'-I' / '--include': the module nothere was not found." in said
+
+
+def test_an_error_in_the_users_tasks_shows_their_lines_first(project):
+    project.write(tasks="import not_installed")
+    ran = project.umbel("-A", "proj", "worker", "-I", "tasks")
+    assert ran.returncode == 1
+    assert ran.stderr.splitlines()[-1] == "ModuleNotFoundError: No module named 'not_installed'"
+    assert f'{project.path}/tasks.py", line 1' in ran.stderr
+    assert "click" not in ran.stderr
 
 
 def test_the_worker_stops_on_term_and_says_so(worker):

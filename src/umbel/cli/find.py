@@ -7,9 +7,10 @@ import importlib.util
 import os
 import sys
 import traceback
-from types import ModuleType, TracebackType
+from types import ModuleType
 from typing import TYPE_CHECKING, Any
 
+from umbel.cli.frames import from_first_foreign_frame
 from umbel.current import reach
 from umbel.exceptions import ImproperlyConfigured
 
@@ -174,15 +175,5 @@ def missing_module(name: str) -> AppNotFound:
 
 def failed_import(name: str, exc: Exception) -> AppNotFound:
     """Say that importing *name* failed, with the traceback of the user's own lines."""
-    lines = traceback.format_exception(type(exc), exc, own_frames(exc.__traceback__))
+    lines = traceback.format_exception(type(exc), exc, from_first_foreign_frame(exc.__traceback__))
     return AppNotFound(f"The module {name} could not be imported: {type(exc).__name__}: {exc}\n\n{''.join(lines).rstrip()}")
-
-
-def own_frames(tb: TracebackType | None) -> TracebackType | None:
-    """Return the traceback from the first frame that is neither ours nor the import system's; a syntax error has none."""
-    while tb is not None:
-        file = tb.tb_frame.f_code.co_filename
-        if file != __file__ and "importlib" not in file:
-            break
-        tb = tb.tb_next
-    return tb

@@ -12,7 +12,8 @@ import click
 
 from umbel.cli.base import Group
 from umbel.cli.call import call
-from umbel.cli.errors import Explained, explain
+from umbel.cli.errors import explain
+from umbel.cli.frames import from_first_foreign_frame
 from umbel.cli.options import global_options
 from umbel.cli.purge import purge
 from umbel.cli.report import report
@@ -78,21 +79,20 @@ class Program(Group):
         except click.ClickException as exc:
             exc.show(file=errors)
             code = exc.exit_code
-        except Exception as exc:
-            explained = explain(exc)
-            if explained is None:
-                sys.stderr = errors  # where the user looks for the traceback
-                raise
-            say(explained, exc, errors)
-            code = explained.exit_code
+        except Exception as exc:  # noqa: BLE001 - the rim of the program: it is printed, and the exit code says so
+            code = say(exc, errors)
         sys.exit(code or 0)
 
 
-def say(explained: Explained, exc: Exception, errors: TextIO) -> None:
-    """Print one sentence, and before it the traceback if the user wants to see it."""
-    if os.environ.get("UMBEL_DEBUG"):
-        traceback.print_exception(exc, file=errors)
+def say(exc: Exception, errors: TextIO) -> int:
+    """Print one sentence if the user caused the error or can mend it, else the traceback; return the exit code."""
+    explained = explain(exc)
+    if explained is None or os.environ.get("UMBEL_DEBUG"):
+        traceback.print_exception(type(exc), exc, from_first_foreign_frame(exc.__traceback__), file=errors)
+    if explained is None:
+        return 1
     click.echo(f"Error: {explained.sentence}", file=errors)
+    return explained.exit_code
 
 
 main = Program(

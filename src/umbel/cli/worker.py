@@ -116,7 +116,12 @@ def run_worker(ctx: click.Context, /, **given: Any) -> int:
     app = current_app_of(ctx)
     apply_overrides(ctx, app)
     started = app.Worker(**worker_arguments(given), quiet=is_quiet(ctx), no_color=without_color(ctx))
-    return int(started.run() or 0)
+    try:
+        return int(started.run() or 0)
+    except ModuleNotFoundError as exc:
+        if exc.name not in (given["include"] or ()):
+            raise
+        raise click.BadParameter(f"the module {exc.name} was not found.", ctx, param_hint="'-I' / '--include'") from None
 
 
 def worker_arguments(given: dict[str, Any]) -> dict[str, Any]:
