@@ -1,4 +1,5 @@
 import os
+import signal
 import sqlite3
 import threading
 import time
@@ -143,3 +144,22 @@ def test_processes_that_drain_at_once_share_the_work_without_repeats(broker, pat
     taken = " ".join((tmp_path / f"taken{n}").read_text() for n in range(3)).split()
     assert sorted(taken) == sorted(f"m{n}" for n in range(400))
     assert broker.depth(["q"])["q"].claimed == 0
+
+
+def test_what_was_published_survives_a_kill(broker, path):
+    told, tell = os.pipe()
+    pid = os.fork()
+    if pid == 0:
+        mine = SQLiteBroker(f"sqlite:///{path}")
+        while True:
+            mine.publish([item("q", "a")])
+            os.write(tell, b".")
+    os.close(tell)
+    returned = len(os.read(told, 20)) + len(os.read(told, 20))
+    os.kill(pid, signal.SIGKILL)
+    os.waitpid(pid, 0)
+    while more := len(os.read(told, 1000)):
+        returned += more
+    os.close(told)
+    # One may have been committed without its publisher having been told.
+    assert broker.depth(["q"])["q"].ready - returned in {0, 1}

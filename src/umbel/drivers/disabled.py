@@ -1,4 +1,4 @@
-# ruff: noqa: ARG002 - the interface documents the methods
+# ruff: noqa: ARG002 - not every driver needs every argument
 """What stands where no result backend is configured."""
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-# ruff: noqa: ARG002 - the interface documents the methods
+# ruff: noqa: ARG002 - not every driver needs every argument
 """The result backend in memory."""
 
 from __future__ import annotations

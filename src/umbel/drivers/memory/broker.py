@@ -1,4 +1,4 @@
-# ruff: noqa: ARG002 - the interface documents the methods
+# ruff: noqa: ARG002 - not every driver needs every argument
 """The broker in memory. Each method is one step under the store's lock."""
 
 from __future__ import annotations

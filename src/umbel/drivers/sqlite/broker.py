@@ -1,4 +1,4 @@
-# ruff: noqa: ARG002 - the interface documents the methods
+# ruff: noqa: ARG002 - not every driver needs every argument
 """The broker in an SQLite file. Each method is one transaction, and so one write to the disk for its whole batch."""
 
 from __future__ import annotations
