@@ -113,7 +113,8 @@ class RecoveringPromises(BrokerSuite):
         assert len(broker.recover(queue, owner="frail", limit=10).deliveries) == 2
         self.pass_time(LEASE * 1.2)
         again = broker.recover(queue, owner="heir", limit=10).deliveries
-        assert sorted(ids_of(again)) == ["m0", "m1"]
+        # The start of m0 is counted once, however many recoverers die before they settle it.
+        assert dict(zip(ids_of(again), [d.attempts for d in again], strict=True)) == {"m0": 1, "m1": 0}
 
     def test_every_lapsed_owner_is_recovered(self, broker: Broker, queue: str) -> None:
         broker.publish([item(queue, f"m{n}") for n in range(3)])
