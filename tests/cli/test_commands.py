@@ -2,6 +2,7 @@
 
 import json
 import uuid
+from datetime import UTC, datetime
 
 import pytest
 from tests.processes import Running, wait_for
@@ -196,3 +197,58 @@ def test_quiet_leaves_the_banner_out(project):
     with Running(words, cwd=project.path, env=project.env, log=project.path / "w.log") as running:
         running.waits_to_print(" ready.")
         assert "[config]" not in running.log()
+
+
+def waiting(project):
+    """How many messages of the queue are ready, and how many wait for their time."""
+    ran = project.python("from proj import app; d = app.broker.depth(['celery'])['celery']; print(d.ready, d.delayed)")
+    return ran.stdout.split()
+
+
+@pytest.mark.parametrize("words", [("--countdown", "600"), ("--eta", "2099-01-01T00:00:00"), ("--eta", "2099-01-01T00:00:00+08:00")])
+def test_a_call_may_be_for_later(project, words):
+    assert project.umbel("-A", "proj", "call", "proj.add", *words).returncode == 0
+    assert waiting(project) == ["0", "1"]
+
+
+@pytest.mark.parametrize(
+    "words", [("--expires", "60"), ("--expires", "2099-01-01"), ("--serializer", "msgpack"), ("--routing-key", "celery")]
+)
+def test_a_call_takes_the_other_options(project, words):
+    assert project.umbel("-A", "proj", "call", "proj.add", *words).returncode == 0
+    assert waiting(project) == ["1", "0"]
+
+
+def test_a_time_without_a_zone_is_on_the_apps_clock(folder):
+    folder.project(more="\napp.conf.timezone = 'Asia/Shanghai'\n")
+    assert folder.umbel("-A", "proj", "call", "proj.add", "--eta", "2099-01-01T00:00:00").returncode == 0
+    ran = folder.python("from proj import app; print(app.broker.promote('celery'))")
+    assert float(ran.stdout) == datetime(2098, 12, 31, 16, tzinfo=UTC).timestamp()
+
+
+def test_an_app_starts_the_program_itself(project):
+    ran = project.python("from proj import app; app.start(['report', '--json'])")
+    assert (ran.returncode, json.loads(ran.stdout)["app"]["name"]) == (0, "proj"), ran.stderr
+    assert project.python("from proj import app; app.start(['worker', '-P', 'gevent'])").returncode == 2
+
+
+def test_the_worker_purges_first_if_told_to(project):
+    project.umbel("-A", "proj", "call", "proj.add")
+    words = project.command("-A", "proj", "worker", "-l", "INFO", "-P", "solo", "--purge")
+    with Running(words, cwd=project.path, env=project.env, log=project.path / "w.log") as running:
+        running.waits_to_print(" ready.")
+        assert waiting(project) == ["0", "0"]
+        assert "received" not in running.log()
+
+
+def test_the_environment_sets_options_of_the_worker(project):
+    env = {
+        **project.env,
+        "CELERY_APP": "proj",
+        "CELERY_WORKER_LOGLEVEL": "info",
+        "CELERY_WORKER_POOL": "threads",
+        "UMBEL_WORKER_CONCURRENCY": "3",
+    }
+    with Running(project.command("worker"), cwd=project.path, env=env, log=project.path / "w.log") as running:
+        running.waits_to_print(" ready.")
+        assert ".> concurrency: 3 (threads)" in running.log()
