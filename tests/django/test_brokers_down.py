@@ -2,12 +2,11 @@
 
 import time
 
+from tests.django.conftest import Example
 from tests.servers import free_port
 
 
 def test_a_view_fails_in_time_when_redis_is_not_there(tmp_path):
-    from tests.django.conftest import Example
-
     example = Example(tmp_path, REDIS_URL=f"redis://127.0.0.1:{free_port()}")
     code = """
 import time
