@@ -56,7 +56,7 @@ class Plan:
     destination: Destination | None  # None: it depends on the call
     serializer: str
     compression: str | None
-    ignore_result: bool | None
+    headers: dict[str, Any]  # copied for each call
     delivery_mode: int
     inherits_priority: bool
     delays_in_broker: bool
@@ -100,7 +100,7 @@ def _make_plan(app: Umbel, name: str, task: Task[..., Any] | None) -> Plan:
         destination=app.router.route(name, (), {}, {}, task) if fixed else None,
         serializer=conf.task_serializer if task is None else task.serializer,
         compression=conf.task_compression if task is None else task.compression,
-        ignore_result=None if task is None else task.ignore_result,
+        headers=_template(name, None if task is None else task.ignore_result),
         delivery_mode=_mode(mode),
         inherits_priority=conf.task_inherit_parent_priority,
         delays_in_broker=conf.task_delay_for != "celery",
@@ -140,9 +140,11 @@ def draft(plan: Plan, name: str, args: Sequence[Any], kwargs: Mapping[str, Any],
             options = {**destination.options, **options}
     task_id = options.get("task_id") or uuid()
     due, expires = (None, None) if not options else _times(app, options)
-    headers = _headers(plan, name, task_id, args, kwargs, options)
-    headers["eta"] = due.text if due else None
-    headers["expires"] = expires.text if expires else None
+    headers = _headers(plan, task_id, args, kwargs, options)
+    if due:
+        headers["eta"] = due.text
+    if expires:
+        headers["expires"] = expires.text
     properties = _properties(plan, task_id, destination, options, expires)
     body = (args, kwargs, options.get("embed") or {"callbacks": None, "errbacks": None, "chain": None, "chord": None})
     if tell and before_task_publish.receivers:
@@ -178,42 +180,65 @@ def _times(app: Umbel, options: Mapping[str, Any]) -> tuple[Moment | None, Momen
     )
 
 
-def _headers(
-    plan: Plan, name: str, task_id: str, args: Sequence[Any], kwargs: Mapping[str, Any], options: Mapping[str, Any]
-) -> dict[str, Any]:
-    root_id, parent_id = options.get("root_id"), options.get("parent_id")
-    if current_frame() is not None and (frame := worker_frame()) is not None:
-        root_id = root_id or frame.request.root_id or frame.request.id
-        parent_id = parent_id or frame.request.id
-    option = options.get
-    ignore_result = option("ignore_result")
-    headers: dict[str, Any] = {
+def _template(name: str, ignore_result: bool | None) -> dict[str, Any]:
+    """Return the headers of a call without options, in the order in which Celery writes them; None: said at the call."""
+    return {
         "lang": "py",
         "task": name,
-        "id": task_id,
-        "shadow": option("shadow"),
+        "id": None,
+        "shadow": None,
         "eta": None,
         "expires": None,
-        "group": option("group_id"),
-        "group_index": option("group_index"),
-        "retries": option("retries") or 0,
-        "timelimit": option("timelimit") or [None, None],
-        "root_id": root_id or task_id,
-        "parent_id": parent_id,
-        "argsrepr": option("argsrepr") or saferepr(args, 1024, plan.depth),
-        "kwargsrepr": option("kwargsrepr") or (saferepr(kwargs, 1024, plan.depth) if kwargs else "{}"),
-        "origin": option("origin") or anon_nodename(),
-        "ignore_result": plan.ignore_result if ignore_result is None else ignore_result,
-        "replaced_task_nesting": option("replaced_task_nesting") or 0,
+        "group": None,
+        "group_index": None,
+        "retries": 0,
+        "timelimit": None,
+        "root_id": None,
+        "parent_id": None,
+        "argsrepr": None,
+        "kwargsrepr": None,
+        "origin": None,
+        "ignore_result": ignore_result,
+        "replaced_task_nesting": 0,
         "stamped_headers": None,
-        "stamps": {},
+        "stamps": None,
     }
+
+
+def _headers(plan: Plan, task_id: str, args: Sequence[Any], kwargs: Mapping[str, Any], options: Mapping[str, Any]) -> dict[str, Any]:
+    headers = plan.headers.copy()
+    headers["id"] = headers["root_id"] = task_id
+    headers["timelimit"] = [None, None]
+    headers["origin"] = anon_nodename()
+    headers["stamps"] = {}
+    if current_frame() is not None and (frame := worker_frame()) is not None:
+        headers["root_id"] = frame.request.root_id or frame.request.id
+        headers["parent_id"] = frame.request.id
     if options:
-        if stamped := option("stamped_headers"):
-            headers["stamped_headers"] = sorted(stamped)
-            headers["stamps"] = option("stamps") or {key: options[key] for key in stamped if key in options}
-        headers.update(option("headers") or {})
+        _say_options(headers, options)
+    if headers["argsrepr"] is None:
+        headers["argsrepr"] = saferepr(args, 1024, plan.depth) if args else repr(args)
+    if headers["kwargsrepr"] is None:
+        headers["kwargsrepr"] = saferepr(kwargs, 1024, plan.depth) if kwargs else repr(kwargs)
     return headers
+
+
+# Options that are headers, and their names as headers.
+HEADER_OPTIONS = {
+    "shadow": "shadow", "group_id": "group", "group_index": "group_index", "retries": "retries", "timelimit": "timelimit",
+    "root_id": "root_id", "parent_id": "parent_id", "argsrepr": "argsrepr", "kwargsrepr": "kwargsrepr", "origin": "origin",
+    "ignore_result": "ignore_result", "replaced_task_nesting": "replaced_task_nesting",
+}  # fmt: skip
+
+
+def _say_options(headers: dict[str, Any], options: Mapping[str, Any]) -> None:
+    for option, header in HEADER_OPTIONS.items():
+        if options.get(option) is not None:
+            headers[header] = options[option]
+    if stamped := options.get("stamped_headers"):
+        headers["stamped_headers"] = sorted(stamped)
+        headers["stamps"] = options.get("stamps") or {key: options[key] for key in stamped if key in options}
+    headers.update(options.get("headers") or {})
 
 
 def _properties(plan: Plan, task_id: str, destination: Destination, options: Mapping[str, Any], expires: Moment | None) -> dict[str, Any]:

@@ -118,7 +118,10 @@ class Task(Generic[P, R]):
         raise NotImplementedError(f"{type(self).__name__} has no run() method. Define it, or decorate a function with @app.task.")
 
     def __call__(self, *args: P.args, **kwargs: P.kwargs) -> R:
-        """Run here and now, as a plain function."""
+        """Run here and now, as a plain function; from a `__call__` of one's own in a worker, as the request that runs."""
+        frame = current_frame()
+        if frame is not None and frame.task is self and frame.request.__dict__.pop("entering", False):
+            return self.run(*args, **kwargs)  # type: ignore[no-any-return]
         token = push_frame(self, Context(args=args, kwargs=kwargs))
         try:
             return self.run(*args, **kwargs)  # type: ignore[no-any-return]
