@@ -1,0 +1,132 @@
+"""How fast one producer process sends calls to Redis: umbel beside other queues, and beside a bare client that sends the same bytes.
+
+Each run is a fresh process that first sends some calls to warm up, then times its loop by itself (peers/send.py): only the public call of
+each queue stands in the loop. The bare client pushes the very bytes of a call of umbel's, one command per message (loop) and 500
+per command (bulk). Results are off, and also on for Celery and umbel, as Celery's calls cost more then. Rounds are interleaved.
+"""
+
+import tempfile
+from pathlib import Path
+
+from _harness import (
+    BenchError,
+    arguments,
+    chosen,
+    environment,
+    finish,
+    interleaved,
+    machine,
+    redis_server,
+    say,
+    send,
+    summary,
+    table,
+    versions,
+)
+from _queues import CLIENT, QUEUES
+
+WARMUP = 100
+KEY = "celery"  # the queue of umbel's calls, in Celery's own layout
+
+
+def sample(server, folder):
+    """Send one call of umbel's and keep its bytes for the bare client."""
+    server.clear()
+    send(QUEUES[0], "loop", 1, env=environment(server.url))
+    raw = server.client.lindex(KEY, 0)
+    if raw is None:
+        raise SystemExit(f"umbel's call is not in the list {KEY!r} of {server.url}: {server.client.keys()}")
+    path = Path(folder) / "message"
+    path.write_bytes(raw)
+    return path
+
+
+def cases_of(queues):
+    """What is timed: (queue, way, results)."""
+    for queue in queues:
+        yield queue, "loop", False
+        if queue.bulk:
+            yield queue, "bulk", False
+        if queue.name in ("umbel", "celery"):
+            yield queue, "loop", True
+    yield CLIENT, "loop", False
+    yield CLIENT, "bulk", False
+
+
+def main():
+    parser = arguments(__doc__.splitlines()[0], count=4_000, queues=True)
+    options = parser.parse_args()
+    queues = list({queue.module: queue for queue in reversed(chosen(options.only))}.values())[::-1]  # shapes of a worker do not matter here
+    cases = list(cases_of(queues))
+    result = {"benchmark": "publish", "machine": machine(), "versions": versions(queues), "runs": []}
+    with redis_server() as server, tempfile.TemporaryDirectory(prefix="umbel-bench-") as folder:
+        message = sample(server, folder)
+        result["bytes_per_message"] = message.stat().st_size
+        for number, (queue, way, results) in interleaved(cases, options.rounds):
+            server.clear()
+            count = options.count * (5 if way == "bulk" else 1)
+            label = {"round": number, "queue": queue.name, "way": way, "results": results}
+            try:
+                run = send(queue, way, count, env=environment(server.url, results=results, BENCH_BYTES=str(message)), warmup=WARMUP)
+            except BenchError as exc:
+                say(str(exc))
+                result["runs"].append(label | {"error": str(exc)})
+                continue
+            run["rate"] = count / run["seconds"]
+            say(f"round {number}: {queue.name}, {way}, results {'on' if results else 'off'}: {run['rate']:,.0f}/s")
+            result["runs"].append(label | run)
+    result["medians"] = medians(cases, result["runs"])
+    result["ratios"] = ratios(result["medians"])
+    show(result["medians"], result["ratios"])
+    finish(result, options)
+
+
+def medians(cases, runs):
+    """Condense the rounds of each case."""
+    found = []
+    for queue, way, results in cases:
+        mine = [run for run in runs if (run["queue"], run["way"], run["results"]) == (queue.name, way, results) and "rate" in run]
+        if mine:
+            cpu = summary(run["cpu_seconds"] / run["count"] * 1e6 for run in mine)["median"]
+            rate = summary(run["rate"] for run in mine)
+            found.append({"queue": queue.name, "way": way, "results": results, "rate": rate, "cpu_us_per_call": cpu})
+    return found
+
+
+def ratios(lines):
+    """The figures that umbel is held to, from the medians."""
+    rate = {(line["queue"], line["way"], line["results"]): line["rate"]["median"] for line in lines}
+
+    def ratio(over, under):
+        return rate[over] / rate[under] if over in rate and under in rate else None
+
+    loop, bulk = ("umbel", "loop", False), ("umbel", "bulk", False)
+    return {
+        "loop_over_celery": ratio(loop, ("celery", "loop", False)),
+        "loop_over_celery_with_results": ratio(("umbel", "loop", True), ("celery", "loop", True)),
+        "bulk_over_loop": ratio(bulk, loop),
+        "loop_over_bare_client": ratio(loop, (CLIENT.name, "loop", False)),
+        "bulk_over_bare_client": ratio(bulk, (CLIENT.name, "bulk", False)),
+    }
+
+
+def show(lines, found):
+    """Print the table, the fastest first."""
+    rows = [
+        (
+            line["queue"],
+            line["way"],
+            "on" if line["results"] else "off",
+            f"{line['rate']['median']:,.0f}",
+            f"{line['rate']['min']:,.0f}-{line['rate']['max']:,.0f}",
+            f"{line['cpu_us_per_call']:.0f}",
+        )
+        for line in sorted(lines, key=lambda line: (line["way"], -line["rate"]["median"]))
+    ]
+    table("Calls sent by one process", ("queue", "way", "results", "median/s", "rounds/s", "cpu us"), rows)
+    for name, value in found.items():
+        say(f"  {name.replace('_', ' ')}: {value:.2f}" if value else f"  {name.replace('_', ' ')}: not measured")
+
+
+if __name__ == "__main__":
+    main()
