@@ -64,7 +64,7 @@ class Delivery:
     tag: str  # names the claim within (queue, owner)
     owner: str
     raw: bytes
-    fence: int  # grows with every claim of a queue; a larger one is newer
+    fence: int  # grows with every claim of a store; a larger one is newer
     attempts: int = 0  # deliveries that had started and ended with the death of their process
     suspect: bool = False  # came back from a dead node that left no testimony: claim it alone, mark its start
 

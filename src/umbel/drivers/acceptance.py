@@ -13,4 +13,4 @@ def may_replace(record: Record, state: str, fence: int) -> bool:
     if state == SUCCESS or 0 < record.fence < fence:
         return False
     unfinished_over_final = state in READY_STATES and record.state not in READY_STATES
-    return not (unfinished_over_final and record.fence == fence)
+    return not (unfinished_over_final and record.fence == fence != 0)

@@ -199,7 +199,7 @@ class ChildPool(Pool):
             self._zygote = None
         for child in self._children:
             for end in (*child.ours, *child.theirs):
-                end.close()
+                end.close()  # safe twice
             for testimony in child.testimonies:
                 testimony.close()
         self._children = []

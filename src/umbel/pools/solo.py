@@ -6,12 +6,16 @@ import asyncio
 import contextlib
 import queue
 import threading
+from collections.abc import Callable
+from typing import Any
 
-from umbel.execution.outcome import Job, Outcome
+from umbel.execution.outcome import Job
 from umbel.pools.base import OnDeath, OnOutcomes, Pool, Slot
 from umbel.pools.child import Runner
 
 __all__ = ["SoloPool"]
+
+LONGEST_WAIT = 0.2  # seconds
 
 
 class SoloPool(Pool):
@@ -23,9 +27,8 @@ class SoloPool(Pool):
         self._runner = runner
         self.slots = [Slot(number=1, capacity=1)]
         self._packets: queue.SimpleQueue[list[Job] | None] = queue.SimpleQueue()
-        self._idle = threading.Event()
-        self._idle.set()
         self._ended = asyncio.Event()
+        self._loop: asyncio.AbstractEventLoop | None = None
 
     def fork(self) -> None:
         self._runner.starts_child("MainProcess")
@@ -36,16 +39,21 @@ class SoloPool(Pool):
 
     def run_here(self) -> None:
         """Run packets in this thread until the pool is finished or closed."""
-        while (packet := self._packets.get()) is not None:
+        while (packet := self._next()) is not None:
             for job in packet:
-                outcome = self._runner.run(job)
-                self._tell([outcome])
-        with contextlib.suppress(RuntimeError):  # the loop may have ended before us
-            self._loop.call_soon_threadsafe(self._ended.set)
+                self._tell(self._on_outcomes, self.slots[0], [self._runner.run(job)])
+        self._tell(self._ended.set)
 
-    def _tell(self, outcomes: list[Outcome]) -> None:
-        with contextlib.suppress(RuntimeError):
-            self._loop.call_soon_threadsafe(self._on_outcomes, self.slots[0], outcomes)
+    def _next(self) -> list[Job] | None:
+        """Wait for a packet, in slices: a signal that another thread received is handled only when this one comes back."""
+        while True:
+            with contextlib.suppress(queue.Empty):
+                return self._packets.get(timeout=LONGEST_WAIT)
+
+    def _tell(self, function: Callable[..., None], *args: Any) -> None:
+        if self._loop is not None:
+            with contextlib.suppress(RuntimeError):  # the loop may have ended before us
+                self._loop.call_soon_threadsafe(function, *args)
 
     def send(self, slot: Slot, jobs: list[Job]) -> bool:  # noqa: ARG002 - there is one
         self._packets.put(jobs)

@@ -13,11 +13,13 @@ import threading
 import warnings
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from datetime import datetime
 from types import FrameType
 from typing import Any
 
 from umbel import __version__, logs, signals
 from umbel.app import Umbel
+from umbel.connections import base_dir
 from umbel.exceptions import ImproperlyConfigured, NotSupported, OperationalError, SecurityWarning
 from umbel.execution.report import Reporter
 from umbel.execution.runner import TaskRunner
@@ -87,11 +89,14 @@ class Worker:
         self.app.broker.close()  # no connection may be open over the fork
         self.app.backend.close()
         self.pool.fork()
-        with handled_signals(self._on_signal):
-            if isinstance(self.pool, SoloPool):
-                self._run_beside(self.pool)
-            else:
-                asyncio.run(self._serve())
+        try:
+            with handled_signals(self._on_signal):
+                if isinstance(self.pool, SoloPool):
+                    self._run_beside(self.pool)
+                else:
+                    asyncio.run(self._serve())
+        finally:
+            self.pool.close()
         signals.worker_shutdown.send(sender=self)
         return self.exitcode
 
@@ -117,6 +122,15 @@ class Worker:
         self.pool = self._make_pool()
         signals.celeryd_after_setup.send(sender=self.hostname, instance=self, conf=app.conf)
         warn_of_root()
+        self._warn_of_what_is_not_there()
+
+    def _warn_of_what_is_not_there(self) -> None:
+        """Say which settings and options the user relies on in vain."""
+        later = [name for name in self.app.conf.set_with("later") if not name.startswith("beat_")]
+        if self.options.get("task_events"):
+            later.append("-E")
+        if later:
+            logger.warning("Not built yet, and without effect in this version of umbel: %s.", ", ".join(later))
 
     def _concurrency(self) -> int:
         wanted = self._wants["concurrency"] or self.conf.worker_concurrency
@@ -147,7 +161,8 @@ class Worker:
                 pool=self.pool.name if self.pool.name != "processes" else "prefork", queues=self.app.describe_queues(self.queues),
                 tasks=sorted(name for name in self.app.tasks if not name.startswith("celery.")),
                 show_tasks=isinstance(level, int) and level <= logging.INFO, color=not self.no_color and on_terminal(),
-                notes=self.app.conf.set_with("accepted"), platform=platform.platform(),
+                notes=self.app.conf.set_with("accepted"), platform=platform.platform(), base_dir=base_dir(),
+                now=datetime.now().strftime("%Y-%m-%d %H:%M:%S"),  # noqa: DTZ005 - for people, in their own time
             ),
             file=sys.__stdout__, flush=True,
         )  # fmt: skip

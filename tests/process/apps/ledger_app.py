@@ -60,3 +60,70 @@ def holds_the_lock(number: int, seconds: int) -> int:
 @app.task
 def raises(text: str) -> None:
     raise ValueError(text)
+
+
+class Counting(app.Task):
+    def __call__(self, *args, **kwargs):
+        note(f"called {self.request.retries}")
+        return super().__call__(*args, **kwargs)
+
+    def on_success(self, retval, task_id, args, kwargs):
+        note(f"on_success {retval}")
+
+    def after_return(self, status, retval, task_id, args, kwargs, einfo):
+        note(f"after_return {status}")
+
+
+@app.task(base=Counting, bind=True)
+def counted(self, number: int) -> str:
+    return f"{self.request.id == counted.request.id} {number}"
+
+
+@app.task(autoretry_for=(KeyError,), retry_backoff=False, default_retry_delay=0.05, max_retries=2)
+def always_fails(number: int) -> None:
+    note(f"attempt {number}")
+    raise KeyError(number)
+
+
+@app.task(acks_late=False)
+def early(number: int, seconds: float) -> None:
+    note(f"started {number}")
+    time.sleep(seconds)
+    note(f"{number}")
+
+
+@app.task
+def prints(text: str) -> None:
+    print(text)
+
+
+@app.task(ignore_result=True)
+def quiet(number: int) -> None:
+    note(f"{number}")
+
+
+@app.task
+def unwritable() -> object:
+    return object()
+
+
+@app.task(bind=True)
+def asks_in_a_task(self) -> str:
+    try:
+        work.delay(1).get()
+        return "got"
+    except RuntimeError as exc:
+        return str(exc).splitlines()[0]
+
+
+@app.task(bind=True, track_started=True)
+def progresses(self, seconds: float) -> str:
+    time.sleep(seconds)
+    self.update_state(state="PROGRESS", meta={"done": 1})
+    time.sleep(seconds)
+    return "done"
+
+
+@app.task
+def exits() -> None:
+    raise SystemExit(3)

@@ -79,12 +79,16 @@ local function store(key, channel, state, fence, ttl, meta)
   return 1
 end
 
--- Put a message away under key (dead or parked); an entry of the same key is kept.
+-- Put a message away under key (dead or parked); entries of the same key are kept, under key#2, key#3...
 local function put_away(base, place, key, reason, raw, now)
   local data = base .. '.' .. place .. ':data'
-  if redis.call('HEXISTS', data, key) == 1 then key = key .. '#' .. string.format('%.0f', now) end
-  redis.call('HSET', data, key, reason .. '\0' .. raw)
-  redis.call('ZADD', base .. '.' .. place, now / 1000, key)
+  local name, n = key, 1
+  while redis.call('HEXISTS', data, name) == 1 do
+    n = n + 1
+    name = key .. '#' .. n
+  end
+  redis.call('HSET', data, name, reason .. '\0' .. raw)
+  redis.call('ZADD', base .. '.' .. place, now / 1000, name)
 end
 
 -- Carry out one settlement, described by ARGV from position at. Returns 1 or 0 (claim not held), and the next position.
