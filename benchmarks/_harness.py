@@ -151,7 +151,7 @@ def environment(url, *, results=False, ledger=None, **more):
     given = {"BENCH_URL": url, "BENCH_RESULTS": "on" if results else "off", "PYTHONPATH": str(APPS), "RQ_REDIS_URL": url}
     if ledger is not None:
         given["BENCH_LEDGER"] = str(ledger)
-    return {**os.environ, "PYTHONDONTWRITEBYTECODE": "1", **given, **more}
+    return {**os.environ, **given, **more}
 
 
 def send(queue, way, count, *, env, warmup=0, timeout=300):
