@@ -170,7 +170,7 @@ class Broker(ABC):
 
     @abstractmethod
     def wait(self, owner: str, queues: Sequence[str], timeout: float) -> None:
-        """Return when one of *queues* may have a message for *owner*, or after *timeout* seconds (0.1 or less is kept)."""
+        """Return when one of *queues* may have a message for *owner*, within 0.1 s of it, or after *timeout* seconds."""
 
     @abstractmethod
     def settle(self, settlements: Sequence[Settlement]) -> list[bool]:

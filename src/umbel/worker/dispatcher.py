@@ -44,6 +44,7 @@ class Dispatcher:
         self._broker, self._pool, self._settler, self._io, self._reporter = broker, pool, settler, io, reporter
         self._tasks, self._most, self._clock = tasks, most_deliveries, clock
         self._inflight = Inflight(pool, cap=prefetch)
+        self._busy = asyncio.Event()
         self._preparing: set[asyncio.Task[None]] = set()
         self.room = self._inflight.room
         self.on_room: Callable[[], None] = lambda: None
@@ -64,6 +65,7 @@ class Dispatcher:
                     self._postpone(postponed)
         self._say_received(requests)
         self._inflight.add(requests)
+        self._busy.set()
         self._pump()
 
     def _say_received(self, requests: Sequence[Request]) -> None:
@@ -232,6 +234,8 @@ class Dispatcher:
         while True:
             await asyncio.sleep(LOOK_EVERY)
             if not len(self._inflight):
+                self._busy.clear()
+                await self._busy.wait()
                 continue
             for slot in self._inflight.overdue():
                 self._inflight.back([job.tag for job in self._pool.take_back(slot)])

@@ -17,7 +17,8 @@ from umbel.worker.lease import Lease
 __all__ = ["Fetcher"]
 
 logger = logging.getLogger("celery.worker.consumer")
-WAIT = 0.1  # seconds that an idle worker waits for its bell before it looks again
+WAIT = 0.5  # seconds that an idle worker waits in the broker before it claims again
+PAUSE = 0.1  # seconds until it looks again whether there is room
 MOST_UNSETTLED = 5000  # settlements that may wait; then no more is claimed until some are written
 
 
@@ -53,7 +54,7 @@ class Fetcher:
         while not self.stopped:
             if not self._lease.held() or self._room() <= 0 or self._settler.pending > MOST_UNSETTLED:
                 self._settler.claims_flow = False
-                await self._pause(WAIT)
+                await self._pause(PAUSE)
                 continue
             found = [await self._claim(queue) for queue in self._turn()]
             if None in found:
@@ -64,7 +65,7 @@ class Fetcher:
                 try:
                     await loop.run_in_executor(self._io, self._broker.wait, self._lease.owner, self._queues, WAIT)
                 except BrokerUnavailable:
-                    await self._pause(WAIT)
+                    await self._pause(PAUSE)
             else:
                 self._settler.claims_flow = True
         await self._give_up_unanswered()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 from itertools import groupby
@@ -110,9 +111,19 @@ class RedisBroker(Broker):
         return Delivery(queue=queue, tag=tag.decode(), owner=owner, raw=raw, fence=fence, attempts=attempts, suspect=suspect)
 
     def wait(self, owner: str, queues: Sequence[str], timeout: float) -> None:
-        seconds = max(0.001, min(timeout, LONGEST_WAIT))
         bells = [self.keys(queue).bell(owner) for queue in queues]
-        self._client.call("BLPOP", *bells, seconds, timeout=seconds + self._client.timeout)
+        deadline = time.monotonic() + timeout
+        while (left := deadline - time.monotonic()) > 0:
+            seconds = max(0.001, min(left, LONGEST_WAIT))
+            if self._client.call("BLPOP", *bells, seconds, timeout=seconds + self._client.timeout) or self._any(queues):
+                return
+
+    def _any(self, queues: Sequence[str]) -> bool:
+        """Look for messages that rang no bell: of foreign producers, and such as have become due."""
+        now = int(time.time() * 1000)
+        keys = [self.keys(queue) for queue in queues]
+        ready = ("EXISTS", *(name for each in keys for name in each.ready))
+        return any(self._client.pipeline([ready, *(("ZCOUNT", each["delayed"], "-inf", now) for each in keys)]))
 
     def settle(self, settlements: Sequence[Settlement]) -> list[bool]:
         outcomes: dict[int, bool] = {}
