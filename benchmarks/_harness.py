@@ -151,7 +151,8 @@ def environment(url, *, results=False, ledger=None, **more):
     given = {"BENCH_URL": url, "BENCH_RESULTS": "on" if results else "off", "PYTHONPATH": str(APPS), "RQ_REDIS_URL": url}
     if ledger is not None:
         given["BENCH_LEDGER"] = str(ledger)
-    return {**os.environ, **given, **more}
+    # Users have compiled modules; where they are not written, each start would compile again.
+    return {name: value for name, value in {**os.environ, **given, **more}.items() if name != "PYTHONDONTWRITEBYTECODE"}
 
 
 def send(queue, way, count, *, env, warmup=0, timeout=300):
