@@ -1,0 +1,97 @@
+"""What the pages promise exists: tests, settings, commands, options, signals, exceptions."""
+
+import ast
+import re
+import runpy
+from pathlib import Path
+
+import pytest
+
+from umbel import exceptions, signals
+from umbel.cli.main import main
+from umbel.config import SETTINGS
+
+ROOT = Path(__file__).parents[2]
+DOCS = ROOT / "docs"
+PAGES = sorted([*ROOT.glob("*.md"), *DOCS.rglob("*.md")])
+
+
+def page(name: str) -> str:
+    return (DOCS / name).read_text()
+
+
+def quoted(text: str) -> set[str]:
+    """What stands in back quotes."""
+    return set(re.findall(r"`([^`\n]+)`", text))
+
+
+def tests_there_are() -> set[str]:
+    files = [*(ROOT / "tests").rglob("*.py"), *(ROOT / "src/umbel/testing").rglob("*.py")]
+    nodes = (node for file in files for node in ast.walk(ast.parse(file.read_text())))
+    return {node.name for node in nodes if isinstance(node, ast.FunctionDef) and node.name.startswith("test_")}
+
+
+@pytest.mark.parametrize("path", PAGES, ids=lambda path: str(path.relative_to(ROOT)))
+def test_every_test_that_a_page_names_exists(path):
+    named = {word for word in quoted(path.read_text()) if re.fullmatch(r"test_\w+", word)}
+    assert named - tests_there_are() == set()
+
+
+def test_every_guarantee_names_a_test():
+    table = page("explanation/delivery.md").partition("| Guarantee | Not guaranteed | Tested by |")[2].split("\n\n")[0]
+    rows = [line for line in table.splitlines() if line.startswith("| ") and not line.startswith("|---")]
+    assert len(rows) > 10
+    assert [row for row in rows if "`test_" not in row.split(" | ")[-1]] == []
+
+
+@pytest.mark.parametrize("path", PAGES, ids=lambda path: str(path.relative_to(ROOT)))
+def test_every_source_file_that_a_page_names_exists(path):
+    files = [word for word in quoted(path.read_text()) if re.fullmatch(r"(?:src/umbel|tests|benchmarks|scripts|examples)/[\w./-]+", word)]
+    short = [word for word in quoted(path.read_text()) if re.fullmatch(r"(?:\w+/)+\w+\.(?:py|lua|sql)", word)]
+    roots = (ROOT, ROOT / "src/umbel", ROOT / "examples/mysite", ROOT / "examples/mysite/mysite")
+    written_by_the_reader = {"mysite/celery.py", "mysite/__init__.py", "mysite/settings.py", "shop/tasks.py"}
+    gone = [word for word in {*files, *short} - written_by_the_reader if not any((root / word).exists() for root in roots)]
+    assert gone == []
+
+
+def test_the_page_of_settings_is_written_from_the_table():
+    written = runpy.run_path(str(ROOT / "scripts/settings_reference.py"))["page"]()
+    assert page("reference/settings.md").strip() == written.strip(), "run: make docs"
+
+
+def test_every_setting_that_a_page_names_exists():
+    known = set(SETTINGS)
+    prefixes = ("task", "worker", "broker", "result")
+    for path in PAGES:
+        named = {word.partition("=")[0] for word in quoted(path.read_text())}
+        looks = {word for word in named if re.fullmatch(rf"(?:{'|'.join(prefixes)})_[a-z_]+", word)}
+        unknown = looks - known - set(vars(signals)) - {"task_id", "task_name", "task_cls", "task_class", "worker_main"}
+        assert unknown == set(), path
+
+
+def test_every_command_and_option_is_on_its_page():
+    words = quoted(page("reference/cli.md"))
+    named = {part for word in words for part in re.split(r"[\s,=]+", word)}
+    missing = {option for parameter in main.params for option in parameter.opts if option not in named and option.startswith("-")}
+    for name, command in main.commands.items():
+        assert f"`umbel {name}" in page("reference/cli.md")
+        missing |= {f"{name} {option}" for parameter in command.params for option in parameter.opts if option[0] == "-" and option not in named}
+    assert missing == set()
+
+
+def test_every_signal_is_on_its_page():
+    there_are = {name for name, value in vars(signals).items() if isinstance(value, signals.Signal)}
+    assert there_are - quoted(page("reference/signals.md")) == set()
+
+
+def test_a_signal_is_said_to_be_sent_exactly_if_it_is():
+    sent = set()
+    for file in (ROOT / "src/umbel").rglob("*.py"):
+        sent |= set(re.findall(r"\b(?:signals\.)?(\w+)\.send\(", file.read_text()))
+    there_are = {name for name, value in vars(signals).items() if isinstance(value, signals.Signal)}
+    never = quoted(page("reference/signals.md").partition("## Never sent")[2]) & there_are
+    assert never == there_are - sent
+
+
+def test_every_exception_is_on_its_page():
+    assert set(exceptions.__all__) - quoted(page("reference/errors.md")) == set()
