@@ -1,6 +1,9 @@
 """From a call to a message on the broker: plan, draft, publish.
 
 A plan holds what all calls of one task share until a setting changes. A draft is one call, encoded. Only `publish` does I/O.
+
+`_letter` alone decides the fields of a message. Calls without options differ only in a few values: the plan has `_letter` write one of
+them and cuts it into a stencil, which the others fill.
 """
 
 from __future__ import annotations
@@ -8,13 +11,16 @@ from __future__ import annotations
 import logging
 import time
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from contextvars import Context
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
+
+import msgspec
 
 from umbel.broker import Item
 from umbel.current import current_frame, worker_frame
 from umbel.exceptions import BrokerUnavailable, EncodeError, NotSupported
-from umbel.ids import anon_nodename, reply_oid, uuid
+from umbel.ids import anon_nodename, reply_oid, two_uuids, uuid
 from umbel.moments import Moment, moment
 from umbel.routing import Destination
 from umbel.signals import after_task_publish, before_task_publish
@@ -22,6 +28,7 @@ from umbel.wire import message as wire
 from umbel.wire.jsontypes import dumps
 from umbel.wire.saferepr import saferepr
 from umbel.wire.serializers import compress, encode
+from umbel.wire.stencil import Slip, Stencil
 
 if TYPE_CHECKING:
     from umbel.app import Umbel
@@ -43,6 +50,27 @@ LATER = {
 }
 DELIVERY_MODES = {"persistent": 2, "transient": 1}
 CHUNK = 500  # messages in one call of the broker
+NOTHING_EMBEDDED = {"callbacks": None, "errbacks": None, "chain": None, "chord": None}
+NOTHING_EMBEDDED_TEXT = dumps(NOTHING_EMBEDDED)
+
+
+class Draft(msgspec.Struct, frozen=True):
+    """One call, ready to be sent."""
+
+    name: str
+    item: Item
+    ignored: bool
+    told: Mapping[str, Any] | None = None  # to `after_task_publish`; None: nobody listened
+
+
+@dataclass(frozen=True, slots=True)
+class Form:
+    """What the calls without options have in common: all but what fills the stencil."""
+
+    stencil: Stencil
+    queue: str
+    priority: int
+    ignored: bool
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,28 +89,25 @@ class Plan:
     inherits_priority: bool
     delays_in_broker: bool
     depth: int  # of nested values in argsrepr
-
-
-@dataclass(frozen=True, slots=True)
-class Draft:
-    """One call, ready to be sent."""
-
-    name: str
-    item: Item
-    headers: dict[str, Any]
-    properties: dict[str, Any]
-    body: tuple[Any, Any, Any]
-    exchange: str
-    routing_key: str
-    ignored: bool
+    form: Form | None = None  # None: calls differ in more than their arguments, or are not JSON
 
 
 def plan_of(app: Umbel, name: str, task: Task[..., Any] | None) -> Plan:
     """Return the plan for *name*; it is made anew after a change of settings."""
     plan = app.plans.get(name)
     if plan is None or plan.generation != app.conf.generation or plan.task is not task:
-        plan = app.plans[name] = _make_plan(app, name, task)
+        plan = app.plans[name] = _with_form(_make_plan(app, name, task), name)
     return plan
+
+
+def _with_form(plan: Plan, name: str) -> Plan:
+    if plan.destination is None or "expires" in plan.defaults or plan.serializer != "json" or plan.compression:
+        return plan
+    slip, args = Slip(*(uuid() for _ in Slip.__struct_fields__)), (uuid(),)
+    # In a context of its own, where no task runs from which it could inherit.
+    example = Context().run(_letter, plan, name, args, {}, {}, slip, tell=False)
+    stencil = Stencil(example.item.raw, slip, _plain_body(args, {}))
+    return replace(plan, form=Form(stencil, example.item.queue, example.item.priority, example.ignored))
 
 
 def _make_plan(app: Umbel, name: str, task: Task[..., Any] | None) -> Plan:
@@ -90,14 +115,13 @@ def _make_plan(app: Umbel, name: str, task: Task[..., Any] | None) -> Plan:
     if task is not None:
         _refuse_limits(task)
     defaults = {key: value for key in CALL_ATTRIBUTES if (value := getattr(task, key, None)) is not None}
-    fixed = not conf.task_routes and not defaults
     mode = conf.task_default_delivery_mode
     return Plan(
         app=app,
         task=task,
         generation=conf.generation,
         defaults=defaults,
-        destination=app.router.route(name, (), {}, {}, task) if fixed else None,
+        destination=None if conf.task_routes else app.router.route(name, (), {}, defaults, task),
         serializer=conf.task_serializer if task is None else task.serializer,
         compression=conf.task_compression if task is None else task.compression,
         headers=_template(name, None if task is None else task.ignore_result),
@@ -127,26 +151,57 @@ def draft(plan: Plan, name: str, args: Sequence[Any], kwargs: Mapping[str, Any],
         NotSupported: an option is not built yet.
         QueueNotFound: it names a queue that must exist and does not.
     """
+    slip = Slip(
+        *two_uuids(),
+        reply_oid(id(plan.app)),
+        anon_nodename(),
+        saferepr(args, 1024, plan.depth) if args else repr(args),
+        saferepr(kwargs, 1024, plan.depth) if kwargs else repr(kwargs),
+    )
+    listened = before_task_publish.receivers or after_task_publish.receivers
+    form = plan.form
+    if form is None or options or listened or current_frame() is not None:
+        return _letter(plan, name, args, kwargs, options, slip, tell)
+    try:
+        raw = form.stencil.fill(slip, _plain_body(args, kwargs))
+    except EncodeError as exc:
+        raise _unsendable(name, exc) from exc
+    return Draft(name, Item(raw=raw, queue=form.queue, id=slip.id, priority=form.priority), form.ignored)
+
+
+def _plain_body(args: Sequence[Any], kwargs: Mapping[str, Any]) -> bytes:
+    """Write the body of a call without embedded signatures."""
+    return f"{dumps((args, kwargs))[:-1]}, {NOTHING_EMBEDDED_TEXT}]".encode("ascii")
+
+
+def _unsendable(name: str, exc: EncodeError) -> EncodeError:
+    return EncodeError(f"The arguments of {name} cannot be sent: {exc}")
+
+
+def _letter(
+    plan: Plan, name: str, args: Sequence[Any], kwargs: Mapping[str, Any], options: Mapping[str, Any], slip: Slip, tell: bool
+) -> Draft:
+    """Build the message of any call."""
     if options:
         _refuse_later(options)
-    if plan.defaults:
-        options = {**plan.defaults, **options}
     app = plan.app
     if plan.destination is not None and not options:
-        destination = plan.destination
+        destination, options = plan.destination, plan.defaults
     else:
+        options = {**plan.defaults, **options}
         destination = app.router.route(name, args, kwargs, options, plan.task)
-        if destination.options:
-            options = {**destination.options, **options}
-    task_id = options.get("task_id") or uuid()
+    if destination.options:
+        options = {**destination.options, **options}
+    if options.get("task_id"):
+        slip = msgspec.structs.replace(slip, id=options["task_id"])
     due, expires = (None, None) if not options else _times(app, options)
-    headers = _headers(plan, task_id, args, kwargs, options)
+    headers = _headers(plan, slip, options)
     if due:
         headers["eta"] = due.text
     if expires:
         headers["expires"] = expires.text
-    properties = _properties(plan, task_id, destination, options, expires)
-    body = (args, kwargs, options.get("embed") or {"callbacks": None, "errbacks": None, "chain": None, "chord": None})
+    properties = _properties(plan, slip, destination, options, expires)
+    body = (args, kwargs, options.get("embed") or dict(NOTHING_EMBEDDED))
     if tell and before_task_publish.receivers:
         before_task_publish.send(
             sender=name, body=body, exchange=destination.exchange, routing_key=destination.routing_key,
@@ -155,12 +210,12 @@ def draft(plan: Plan, name: str, args: Sequence[Any], kwargs: Mapping[str, Any],
     item = Item(
         raw=_encode(plan, headers, properties, body, options),
         queue=destination.queue,
-        id=task_id,
+        id=slip.id,
         priority=properties["priority"] or 0,
         due=due.at if due and plan.delays_in_broker and due.at > time.time() else None,
     )
-    ignored = bool(headers["ignore_result"])
-    return Draft(name, item, headers, properties, body, destination.exchange, destination.routing_key, ignored)
+    told = {"body": body, "headers": headers, "exchange": destination.exchange, "routing_key": destination.routing_key}
+    return Draft(name, item, bool(headers["ignore_result"]), told)
 
 
 def _refuse_later(options: Mapping[str, Any]) -> None:
@@ -205,11 +260,11 @@ def _template(name: str, ignore_result: bool | None) -> dict[str, Any]:
     }
 
 
-def _headers(plan: Plan, task_id: str, args: Sequence[Any], kwargs: Mapping[str, Any], options: Mapping[str, Any]) -> dict[str, Any]:
+def _headers(plan: Plan, slip: Slip, options: Mapping[str, Any]) -> dict[str, Any]:
     headers = plan.headers.copy()
-    headers["id"] = headers["root_id"] = task_id
+    headers["id"] = headers["root_id"] = slip.id
     headers["timelimit"] = [None, None]
-    headers["origin"] = anon_nodename()
+    headers["origin"] = slip.origin
     headers["stamps"] = {}
     if current_frame() is not None and (frame := worker_frame()) is not None:
         headers["root_id"] = frame.request.root_id or frame.request.id
@@ -217,9 +272,9 @@ def _headers(plan: Plan, task_id: str, args: Sequence[Any], kwargs: Mapping[str,
     if options:
         _say_options(headers, options)
     if headers["argsrepr"] is None:
-        headers["argsrepr"] = saferepr(args, 1024, plan.depth) if args else repr(args)
+        headers["argsrepr"] = slip.argsrepr
     if headers["kwargsrepr"] is None:
-        headers["kwargsrepr"] = saferepr(kwargs, 1024, plan.depth) if kwargs else repr(kwargs)
+        headers["kwargsrepr"] = slip.kwargsrepr
     return headers
 
 
@@ -241,22 +296,22 @@ def _say_options(headers: dict[str, Any], options: Mapping[str, Any]) -> None:
     headers.update(options.get("headers") or {})
 
 
-def _properties(plan: Plan, task_id: str, destination: Destination, options: Mapping[str, Any], expires: Moment | None) -> dict[str, Any]:
+def _properties(plan: Plan, slip: Slip, destination: Destination, options: Mapping[str, Any], expires: Moment | None) -> dict[str, Any]:
     mode = options.get("delivery_mode") or plan.delivery_mode
     properties: dict[str, Any] = {
-        "correlation_id": options.get("correlation_id") or task_id,
-        "reply_to": options.get("reply_to") or reply_oid(id(plan.app)),
+        "correlation_id": options.get("correlation_id") or slip.id,
+        "reply_to": options.get("reply_to") or slip.reply_to,
         "delivery_mode": _mode(mode),
     }
     if expires is not None:
         left = expires.at - time.time()
         if left < 0:
-            logger.warning("%s[%s] expired %.3f s before it was sent.", options.get("shadow") or destination.queue, task_id, -left)
+            logger.warning("%s[%s] expired %.3f s before it was sent.", options.get("shadow") or destination.queue, slip.id, -left)
         properties["expiration"] = str(max(0, round(left * 1000)))
     properties["delivery_info"] = {"exchange": destination.exchange, "routing_key": destination.routing_key}
     properties["priority"] = _priority(plan, destination, options)
     properties["body_encoding"] = "base64"
-    properties["delivery_tag"] = uuid()
+    properties["delivery_tag"] = slip.tag
     return properties
 
 
@@ -278,7 +333,7 @@ def _encode(
         else:
             content_type, content_encoding, data = encode(serializer, body)
     except EncodeError as exc:
-        raise EncodeError(f"The arguments of {headers['task']} cannot be sent: {exc}") from exc
+        raise _unsendable(headers["task"], exc) from exc
     compression = options.get("compression") or plan.compression
     if compression:
         headers["compression"], data = compress(data, compression)
@@ -303,9 +358,8 @@ def announce(drafts: Sequence[Draft]) -> None:
     """Tell `after_task_publish` of *drafts*."""
     if after_task_publish.receivers:
         for each in drafts:
-            after_task_publish.send(
-                sender=each.name, body=each.body, headers=each.headers, exchange=each.exchange, routing_key=each.routing_key,
-            )  # fmt: skip
+            if each.told is not None:
+                after_task_publish.send(sender=each.name, **each.told)
 
 
 def _deliver(app: Umbel, items: Sequence[Item], retry: bool | None, policy: Mapping[str, Any] | None) -> None:

@@ -20,7 +20,7 @@ import msgspec
 from umbel.exceptions import DecodeError, EncodeError
 from umbel.wire.saferepr import saferepr
 
-__all__ = ["dumps", "loads", "parse", "register_type"]
+__all__ = ["dumps", "loads", "parse", "quote", "register_type"]
 
 _Encoder = Callable[[Any], Any]
 
@@ -29,6 +29,7 @@ _DECODERS: dict[str, Callable[[Any], Any]] = {}
 _MARKED = frozenset(("__type__", "__value__"))
 
 _parse_fast = msgspec.json.Decoder().decode
+quote: Callable[[str], str] = _stdlib.encode_basestring_ascii  # a text as JSON
 
 
 def register_type(cls: type, marker: str | None, encoder: _Encoder, decoder: _Encoder | None = None) -> None:
@@ -159,7 +160,7 @@ def _writer() -> Callable[[Any], str]:
     make = getattr(_stdlib, "c_make_encoder", None)
     if make is None:
         return json.JSONEncoder(default=_default, check_circular=False).encode
-    chunks = make(None, _default, _stdlib.encode_basestring_ascii, None, ": ", ", ", False, False, True)
+    chunks = make(None, _default, quote, None, ": ", ", ", False, False, True)
     return lambda obj: "".join(chunks(obj, 0))
 
 

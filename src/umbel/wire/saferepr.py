@@ -12,6 +12,7 @@ _SMALL = 8  # the most items, and ...
 _SHORT = 100  # ... characters that are left to the built-in repr
 _DEEP = 3
 _HUGE_INT = 1 << 128  # Python refuses to print ints of thousands of digits
+_SMALL_INT = 1 << 62
 _PLAIN = frozenset((bool, float, type(None)))
 _CONTAINERS = frozenset((tuple, list, dict))
 
@@ -53,7 +54,8 @@ def _is_small(obj: Any, levels: int) -> bool:
         return False
     items = (*obj, *obj.values()) if kind is dict else obj
     for item in items:  # noqa: SIM110 - all() over a generator takes twice as long
-        if not _is_small(item, levels - 1):
+        # What most arguments are is judged here, without another call.
+        if (type(item) is not int or not -_SMALL_INT < item < _SMALL_INT) and not _is_small(item, levels - 1):
             return False
     return True
 
