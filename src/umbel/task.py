@@ -189,19 +189,18 @@ class Task(Generic[P, R]):
                 arity.check(self.name, args, kwargs)
         return args, kwargs
 
-    def draft(self, args: Sequence[Any], kwargs: Mapping[str, Any], options: dict[str, Any]) -> publish.Draft:
+    def draft(self, args: Sequence[Any], kwargs: Mapping[str, Any], options: Mapping[str, Any]) -> publish.Draft:
         """Build the message of a call without sending it."""
-        app = self.app
         if type(self).shadow_name is not Task.shadow_name and not options.get("shadow"):
-            options["shadow"] = self.shadow_name(args, kwargs, options)
-        plan = publish.plan_of(app, self.name, self)
-        return publish.draft(plan, self.name, args, kwargs, options)
+            options = {**options, "shadow": self.shadow_name(args, kwargs, options)}
+        return publish.draft(publish.plan_of(self.app, self.name, self), self.name, args, kwargs, options)
 
     def sent(self, draft: publish.Draft, options: Mapping[str, Any]) -> AsyncResult[R]:
         """Return the result of a call that was sent, and note it in the task that sent it."""
         app = self.app
         result: AsyncResult[R] = AsyncResult(draft.item.id, None, self.name, app)
-        result.ignored = draft.ignored
+        if draft.ignored:
+            result.ignored = True
         return result if current_frame() is None else app.note_child(result, options)
 
     def delay_many(self, calls: Iterable[tuple[Sequence[Any], Mapping[str, Any]]], **options: Any) -> list[AsyncResult[R]]:
