@@ -21,7 +21,7 @@ from umbel import signals, states
 from umbel.app import Umbel
 from umbel.context import Context
 from umbel.current import pop_frame, push_frame
-from umbel.exceptions import ContentDisallowed, DecodeError, Ignore, InvalidTaskError, Reject, Retry
+from umbel.exceptions import ContentDisallowed, DecodeError, Ignore, InvalidTaskError, NotSupported, Reject, Retry
 from umbel.execution.failure import ErrorInfo
 from umbel.execution.outcome import Action, Job, Outcome, Replacement
 from umbel.execution.request import open_request
@@ -128,9 +128,23 @@ class TaskRunner:
             logger.error("Received invalid task message: %s\nIt is kept as a dead letter.", exc)  # noqa: TRY400 - the traceback is ours
             return Outcome(job.tag, Action.BURY, "", time.perf_counter() - began, reason=f"{type(exc).__name__}: {exc}")
         call = Call(job.tag, task, request, request.args, request.kwargs)
+        if request.callbacks or request.errbacks or request.chain or request.chord:
+            return self._cannot(call)
         call.frame = push_frame(task, request)
         task_in_log.set((request.shadow or task.name, request.id or ""))
         return call
+
+    def _cannot(self, call: Call) -> Outcome:
+        """Keep what a Celery producer sent as a part of a workflow: to run it alone would drop the rest in silence."""
+        request = call.request
+        parts = [name for name in ("callbacks", "errbacks", "chain", "chord") if getattr(request, name)]
+        exc = NotSupported(
+            f"{call.task.name}[{request.id}] was sent with {', '.join(parts)}: workflows come with a later version of umbel. "
+            "Route it to a queue that Celery's workers consume.",
+        )
+        logger.error("%s\nIt is kept as a dead letter.", exc)
+        meta = None if request.ignore_result else self._meta(call, states.FAILURE, exc)
+        return call.outcome(Action.BURY, states.FAILURE, meta, reason=str(exc))
 
     def _start(self, call: Call) -> Any:
         if signals.task_prerun.receivers:

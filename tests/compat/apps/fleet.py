@@ -1,0 +1,105 @@
+"""One app for both libraries: FLEET_LIBRARY says which of them reads this file."""
+
+import importlib
+import json
+import os
+import time
+from pathlib import Path
+
+LIBRARY = os.environ["FLEET_LIBRARY"]
+FOLDER = Path(os.environ["FLEET_FOLDER"])
+
+app = importlib.import_module(LIBRARY).Celery("fleet", broker=os.environ["FLEET_URL"], backend=os.environ["FLEET_URL"])
+app.conf.update(
+    accept_content=["json", "msgpack"],
+    result_extended=True,
+    broker_connection_retry_on_startup=True,
+    **json.loads(os.environ.get("FLEET_CONF", "{}")),
+)
+
+
+class BrokenError(Exception):
+    """An exception of the project's own, which both sides import."""
+
+
+def note(line: object) -> None:
+    """Say in the ledger, a file that no queue knows of, who did what."""
+    with (FOLDER / "ledger").open("ab", buffering=0) as ledger:
+        ledger.write(f"{LIBRARY} {line}\n".encode())
+
+
+def wait_for_file(name: str, seconds: float = 20) -> None:
+    end = time.monotonic() + seconds
+    while not (FOLDER / name).exists():
+        if time.monotonic() > end:
+            raise TimeoutError(name)
+        time.sleep(0.01)
+
+
+@app.task
+def add(x, y):
+    return x + y
+
+
+@app.task
+def echo(*args, **kwargs):
+    return [list(args), kwargs]
+
+
+@app.task
+def work(number, seconds=0.0):
+    time.sleep(seconds)
+    note(number)
+    return number
+
+
+@app.task
+def fails(text):
+    raise ValueError(text)
+
+
+@app.task
+def breaks(*args):
+    raise BrokenError(*args)
+
+
+@app.task(track_started=True)
+def held(name):
+    wait_for_file(name)
+    return name
+
+
+@app.task(acks_late=True)
+def held_late(name):
+    note(f"holds {name}")
+    wait_for_file(name)
+    note(f"held {name}")
+    return name
+
+
+@app.task(bind=True)
+def seen(self, *args, **kwargs):
+    """What a task may know of its call."""
+    request = self.request
+    names = (
+        "id", "task", "args", "kwargs", "root_id", "parent_id", "group", "retries", "eta", "expires", "shadow", "argsrepr", "kwargsrepr",
+        "correlation_id", "reply_to", "origin", "hostname", "delivery_info", "headers", "timelimit", "ignore_result",
+    )  # fmt: skip
+    return {name: getattr(request, name) for name in names}
+
+
+@app.task(bind=True, max_retries=10)
+def flaky(self, times, countdown=0.1):
+    note(f"flaky {self.request.retries}")
+    if self.request.retries < times:
+        raise self.retry(exc=KeyError("not yet"), countdown=countdown)
+    return self.request.retries
+
+
+@app.task(bind=True)
+def hands_over(self, library, queue, countdown, extra=None):
+    """Runs where it belongs; elsewhere it is retried on the queue of the others."""
+    note(f"{self.request.id} {self.request.retries}")
+    if library != LIBRARY:
+        raise self.retry(queue=queue, countdown=countdown)
+    return [LIBRARY, self.request.retries, self.request.id == self.request.root_id, extra]
