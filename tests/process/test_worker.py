@@ -6,7 +6,6 @@ import subprocess
 import time
 
 import pytest
-
 from tests.processes import wait_for
 
 POOLS = ["prefork", "threads", "asyncio", "solo"]
@@ -112,10 +111,10 @@ RUBBISH = """
 import json, base64
 from ledger_app import app, work
 from umbel.broker import Item
-from umbel.wire.message import decode
 from umbel.ids import uuid
 good = {"body": base64.b64encode(b'[[1], {}, {}]').decode(), "content-encoding": "utf-8", "content-type": "application/json",
-        "headers": {"task": "ledger_app.work", "id": "x"}, "properties": {"delivery_info": {"exchange": "", "routing_key": "celery"}, "delivery_tag": "t"}}
+        "headers": {"task": "ledger_app.work", "id": "x"},
+        "properties": {"delivery_info": {"exchange": "", "routing_key": "celery"}, "delivery_tag": "t"}}
 def with_(**changes): return json.dumps({**good, **changes}).encode()
 rubbish = [b"", b"not json", b"[1, 2]", b'{"headers": 3}', b"\\xff\\xfe", with_(body="!!!"), with_(headers={"task": "ledger_app.work"}),
     with_(body=base64.b64encode(b'"no triple"').decode()), with_(**{"content-type": "application/x-python-serialize"}),

@@ -14,6 +14,7 @@ import logging
 import os
 import signal
 import socket
+import threading
 import time
 from dataclasses import dataclass
 
@@ -72,6 +73,12 @@ class ChildPool(Pool):
         )
 
     def fork(self) -> None:
+        others = [thread.name for thread in threading.enumerate() if thread is not threading.main_thread()]
+        if others:
+            logger.warning(
+                "Loading the app has started %d thread(s): %s. What they hold at the fork stays locked in the children. "
+                "Start them in a receiver of worker_process_init.", len(others), ", ".join(others),
+            )  # fmt: skip
         self._zygote = Zygote(self._live, [end for child in self._children for end in child.ours])
 
     def _live(self, number: int) -> None:

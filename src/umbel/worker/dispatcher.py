@@ -193,39 +193,29 @@ class Dispatcher:
         request = self._inflight.take(tag)
         if request is None:
             return
-        again = bool(request.task.reject_on_worker_lost)
-        self.worker_lost(request.delivery, request, WorkerLostError(f"Worker exited prematurely: {how}."), again=again)
+        exc = WorkerLostError(f"Worker exited prematurely: {how}.")
+        self._worker_lost(request, exc, attempts=request.delivery.attempts + 1, again=bool(request.task.reject_on_worker_lost))
 
-    def worker_lost(self, delivery: Delivery, request: Request, exc: WorkerLostError, *, again: bool) -> None:
-        """Decide about a task whose process died while it ran."""
-        verdict = lost(attempts=delivery.attempts + 1, most=self._most, acked=request.acked, again=again)
+    def _worker_lost(self, request: Request, exc: WorkerLostError, *, attempts: int, again: bool) -> None:
+        """Decide about a task whose process died while it ran, for the *attempts*-th time."""
+        verdict = lost(attempts=attempts, most=self._most, acked=request.acked, again=again)
         record = self._reporter.lost(request, exc, again=not verdict.failed)
-        settlement = Settlement(
-            delivery=delivery, verb=verdict.verb, attempts=verdict.attempts,
-            reason=f"its process died {verdict.attempts} time(s), the last time: {exc}" if verdict.verb is Verb.BURY else "",
-        )  # fmt: skip
         if request.acked:
             if record is not None:
                 self._settler.store(record)
-        else:
-            self._settler.add(settlement, record)
+            return
+        reason = f"its process died {attempts} time(s), the last time: {exc}" if verdict.verb is Verb.BURY else ""
+        self._settler.add(Settlement(delivery=request.delivery, verb=verdict.verb, attempts=attempts, reason=reason), record)
 
     def recovered(self, delivery: Delivery) -> None:
         """Give back what a dead node had claimed; what has died too often is settled as failed and buried."""
         if not delivery.suspect and delivery.attempts >= self._most:
-            match admit(delivery, self._tasks, self._clock()):
-                case Request() as request:
-                    exc = WorkerLostError("The worker was lost while the task ran.")
-                    request.delivery = Delivery(
-                        queue=delivery.queue, tag=delivery.tag, owner=delivery.owner, raw=delivery.raw,
-                        fence=delivery.fence, attempts=delivery.attempts - 1,
-                    )  # fmt: skip
-                    self.worker_lost(request.delivery, request, exc, again=True)
-                    return
-                case _:
-                    pass
-        settlement = Settlement(delivery=delivery, verb=Verb.GIVE_BACK, attempts=delivery.attempts, suspect=delivery.suspect)
-        self._settler.add(settlement)
+            request = admit(delivery, self._tasks, self._clock())
+            if isinstance(request, Request):
+                exc = WorkerLostError("The worker was lost while the task ran.")
+                self._worker_lost(request, exc, attempts=delivery.attempts, again=True)
+                return
+        self._settler.add(Settlement(delivery=delivery, verb=Verb.GIVE_BACK, attempts=delivery.attempts, suspect=delivery.suspect))
 
     # Things that wait too long go back.
 

@@ -144,6 +144,8 @@ class Worker:
             raise NotSupported(f"There is no {name} pool. Use -P asyncio for coroutines, or -P threads for blocking I/O.")
         if name not in POOLS:
             raise ImproperlyConfigured(f"Unknown pool {name!r}. Known: {', '.join(sorted(POOLS))}.")
+        if POOLS[name] != "solo" and not self.app.broker.features.shared:
+            raise ImproperlyConfigured(f"{self.app.broker_address()} lives in one process, which the pool {name!r} is not. Use -P solo.")
         runner = TaskRunner(self.app, node=self.hostname)
         if POOLS[name] == "solo":
             self.concurrency = 1
@@ -269,15 +271,11 @@ class Worker:
         if not isinstance(self.pool, SoloPool) or not self.app.broker.features.shared:
             return None
         keeper = Keeper(
-            self.app.broker_url(),
-            dict(self.conf.broker_transport_options or {}),
-            self.queues,
-            lease=lease.lease,
-            renewal=self.conf.worker_lease_renewal,
-        )
+            self.app.broker_url(), dict(self.conf.broker_transport_options or {}), self.queues,
+            lease=lease.lease, renewal=self.conf.worker_lease_renewal,
+        )  # fmt: skip
         keeper.keep(lease.owner)
-        self._keep = lambda: keeper.keep(lease.owner)
-        lease.on_joined = self._keep
+        lease.on_joined = lambda: keeper.keep(lease.owner)
         return keeper
 
     def _lost(self) -> None:
