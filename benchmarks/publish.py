@@ -5,6 +5,7 @@ each queue stands in the loop. The bare client pushes the very bytes of a call o
 per command (bulk). Results are off, and also on for Celery and umbel, as Celery's calls cost more then. Rounds are interleaved.
 """
 
+import os
 import tempfile
 from pathlib import Path
 
@@ -55,10 +56,13 @@ def cases_of(queues):
 
 def main():
     parser = arguments(__doc__.splitlines()[0], count=4_000, queues=True)
+    parser.add_argument("--one-cpu", action="store_true", help="bind producer and private server to one CPU: no waking of an idle one")
     options = parser.parse_args()
+    if options.one_cpu:
+        os.sched_setaffinity(0, {min(os.sched_getaffinity(0))})  # what is started from here on inherits it
     queues = list({queue.module: queue for queue in reversed(chosen(options.only))}.values())[::-1]  # shapes of a worker do not matter here
     cases = list(cases_of(queues))
-    result = {"benchmark": "publish", "machine": machine(), "versions": versions(queues), "runs": []}
+    result = {"benchmark": "publish", "one_cpu": options.one_cpu, "machine": machine(), "versions": versions(queues), "runs": []}
     with redis_server() as server, tempfile.TemporaryDirectory(prefix="umbel-bench-") as folder:
         message = sample(server, folder)
         result["bytes_per_message"] = message.stat().st_size
