@@ -111,9 +111,9 @@ def unwritable() -> object:
 def asks_in_a_task(self) -> str:
     try:
         work.delay(1).get()
-        return "got"
     except RuntimeError as exc:
         return str(exc).splitlines()[0]
+    return "got"
 
 
 @app.task(bind=True, track_started=True)

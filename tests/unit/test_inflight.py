@@ -1,0 +1,160 @@
+"""How much a worker claims, and which slot gets what."""
+
+import asyncio
+from collections.abc import Sequence
+
+import pytest
+
+from umbel.broker import Delivery
+from umbel.execution.outcome import Action, Job, Outcome
+from umbel.execution.verdict import Request
+from umbel.pools.base import OnDeath, OnOutcomes, Pool, Slot
+from umbel.task import Task
+from umbel.wire.message import Message, encode, glance
+from umbel.worker.inflight import HORIZON, MOST, Inflight
+
+
+class Slots(Pool):
+    """A pool that runs nothing."""
+
+    name = "slots"
+
+    def __init__(self, count: int, capacity: int = 1) -> None:
+        self.slots = [Slot(number=n, capacity=capacity, pid=1) for n in range(count)]
+
+    def fork(self) -> None: ...
+    def start(self, loop: asyncio.AbstractEventLoop, on_outcomes: OnOutcomes, on_death: OnDeath) -> None: ...
+    def send(self, slot: Slot, jobs: list[Job]) -> bool: ...
+    def take_back(self, slot: Slot) -> list[Job]: ...
+    def kill(self) -> None: ...
+    async def finish(self) -> None: ...
+    def close(self) -> None: ...
+
+
+class Short(Task):
+    name = "short"
+
+
+class Long(Task):
+    name = "long"
+
+
+def requests(task: type[Task], count: int, **marks) -> list[Request]:
+    raw = encode(Message(headers={"task": task.name, "id": "1"}, properties={}, body=b"[[], {}, {}]"))
+    return [Request(Delivery(queue="q", tag=str(n), owner="w", raw=raw, fence=1, **marks), glance(raw), task()) for n in range(count)]
+
+
+def learn(inflight: Inflight, pool: Pool, task: type[Task], runtime: float) -> None:
+    inflight.add(requests(task, 1))
+    [packet] = inflight.assign()
+    finish(inflight, packet.slot, [tag for tag, _ in packet.requests], runtime)
+
+
+def finish(inflight: Inflight, slot: Slot, tags: Sequence[int], runtime: float) -> None:
+    for tag in tags:
+        assert inflight.finished(slot, Outcome(tag, Action.ACK, "SUCCESS", runtime))
+
+
+def test_before_anything_is_known_one_message_is_claimed_for_each_free_slot():
+    assert Inflight(Slots(4), cap=None).room() == 4
+
+
+def test_an_unmeasured_task_goes_alone_to_a_free_slot_and_the_rest_waits():
+    pool = Slots(2)
+    inflight = Inflight(pool, cap=None)
+    inflight.add(requests(Short, 5))
+    packets = inflight.assign()
+    assert [len(packet.requests) for packet in packets] == [1, 1]
+    assert {packet.slot.number for packet in packets} == {0, 1}
+    assert len(inflight.waiting) == 3
+    assert inflight.room() == 0
+
+
+def test_short_tasks_travel_in_packets_as_much_as_fits_into_the_horizon():
+    pool = Slots(1)
+    inflight = Inflight(pool, cap=None)
+    learn(inflight, pool, Short, 0.001)
+    assert inflight.room() == HORIZON / 0.001
+    inflight.add(requests(Short, 100))
+    packets = inflight.assign()
+    assert sum(len(packet.requests) for packet in packets) == HORIZON / 0.001
+    assert max(len(packet.requests) for packet in packets) <= 6
+    assert inflight.room() == 0
+
+
+def test_no_claim_is_larger_than_its_bound():
+    pool = Slots(8)
+    inflight = Inflight(pool, cap=None)
+    learn(inflight, pool, Short, 0.00001)
+    assert inflight.room() == MOST
+
+
+def test_a_long_task_gets_a_slot_of_its_own_while_short_ones_go_on_in_the_other():
+    pool = Slots(2)
+    inflight = Inflight(pool, cap=None)
+    learn(inflight, pool, Short, 0.001)
+    learn(inflight, pool, Long, 5)
+    inflight.add([*requests(Long, 2), *requests(Short, 10)])
+    sent = {(packet.slot.number, request.task.name) for packet in inflight.assign() for _, request in packet.requests}
+    longs = {number for number, name in sent if name == "long"}
+    shorts = {number for number, name in sent if name == "short"}
+    assert longs == {0, 1}, "both slots were free"
+    assert not shorts, "no short task is put behind a long one"
+
+
+def test_one_slow_run_makes_a_task_travel_alone_for_a_while():
+    pool = Slots(1)
+    inflight = Inflight(pool, cap=None)
+    learn(inflight, pool, Short, 0.001)
+    learn(inflight, pool, Short, 0.5)
+    inflight.add(requests(Short, 3))
+    assert [len(packet.requests) for packet in inflight.assign()] == [1]
+
+
+def test_a_suspect_is_never_in_a_packet_with_others():
+    pool = Slots(1)
+    inflight = Inflight(pool, cap=None)
+    learn(inflight, pool, Short, 0.001)
+    inflight.add([*requests(Short, 1, suspect=True), *requests(Short, 3)])
+    assert [len(packet.requests) for packet in inflight.assign()] == [1]
+
+
+def test_what_comes_back_waits_before_all_others_in_its_order():
+    pool = Slots(1)
+    inflight = Inflight(pool, cap=None)
+    learn(inflight, pool, Short, 0.001)
+    inflight.add(requests(Short, 3))
+    tags = [tag for packet in inflight.assign() for tag, _ in packet.requests]
+    inflight.add(requests(Short, 1))
+    inflight.back(reversed(tags))
+    assert [tag for tag, _, _ in inflight.waiting][:3] == tags
+    assert not pool.slots[0].jobs
+
+
+def test_a_number_given_by_the_user_caps_what_is_held():
+    assert Inflight(Slots(3), cap=2).room() == 6
+
+
+def test_a_slot_with_many_places_is_filled_and_no_more():
+    inflight = Inflight(Slots(1, capacity=10), cap=None)
+    assert inflight.room() == 10
+    inflight.add(requests(Long, 12))
+    assert sum(len(packet.requests) for packet in inflight.assign()) == 10
+    assert len(inflight.waiting) == 2
+
+
+def test_a_slot_whose_process_is_not_up_gets_nothing():
+    pool = Slots(1)
+    pool.slots[0].pid = 0
+    inflight = Inflight(pool, cap=None)
+    inflight.add(requests(Short, 1))
+    assert inflight.room() == 0
+    assert inflight.assign() == []
+
+
+@pytest.mark.parametrize("old", [0.0, 60.0])
+def test_what_waits_too_long_can_be_given_back(old):
+    inflight = Inflight(Slots(1), cap=None)
+    inflight.add(requests(Long, 2))
+    inflight.assign()
+    assert len(inflight.stuck(old)) == (1 if old == 0 else 0)

@@ -1,0 +1,94 @@
+"""What may run, and what follows a death."""
+
+import json
+
+import pytest
+
+from umbel import states
+from umbel.broker import Delivery, Verb
+from umbel.execution.verdict import Postponed, Refused, Request, admit, lost, moment
+from umbel.task import Task
+from umbel.wire.message import Message, encode
+
+NOW = 1_800_000_000.0
+
+
+class Known(Task):
+    name = "known"
+
+
+TASKS = {"known": Known()}
+
+
+def delivery(**headers) -> Delivery:
+    raw = encode(Message(headers={"task": "known", "id": "1", **headers}, properties={}, body=b"[[], {}, {}]"))
+    return Delivery(queue="q", tag="1:1:0", owner="w", raw=raw, fence=1)
+
+
+def test_a_message_of_a_known_task_may_run():
+    request = admit(delivery(), TASKS, NOW)
+    assert isinstance(request, Request)
+    assert request.task is TASKS["known"]
+    assert not request.alone
+
+
+@pytest.mark.parametrize("marks", [{"suspect": True}, {"attempts": 1}])
+def test_what_may_have_killed_its_process_is_sent_alone(marks):
+    held = Delivery(queue="q", tag="1:1:0", owner="w", raw=delivery().raw, fence=1, **marks)
+    request = admit(held, TASKS, NOW)
+    assert isinstance(request, Request)
+    assert request.alone
+
+
+def test_a_message_of_an_unknown_task_is_parked_under_its_name():
+    refused = admit(delivery(task="other"), TASKS, NOW)
+    assert isinstance(refused, Refused)
+    assert (refused.verb, refused.reason) == (Verb.PARK, "other")
+
+
+@pytest.mark.parametrize("raw", [b"", b"{", b"[]", json.dumps({"body": "x", "headers": {"task": 1, "id": 2}}).encode()])
+def test_what_cannot_be_read_is_buried_with_the_reason(raw):
+    refused = admit(Delivery(queue="q", tag="t", owner="w", raw=raw, fence=1), TASKS, NOW)
+    assert isinstance(refused, Refused)
+    assert refused.verb is Verb.BURY
+    assert refused.reason.startswith("the message cannot be read: ")
+
+
+def test_what_has_expired_is_acknowledged_as_revoked():
+    refused = admit(delivery(expires="2027-01-15T07:59:59+00:00"), TASKS, NOW)
+    assert isinstance(refused, Refused)
+    assert (refused.verb, refused.state) == (Verb.ACK, states.REVOKED)
+    assert isinstance(admit(delivery(expires="2027-01-15T08:00:01+00:00"), TASKS, NOW), Request)
+
+
+def test_what_a_celery_producer_sent_before_its_time_is_postponed_once():
+    eta = "2027-01-15T09:00:00"  # without an offset: UTC
+    postponed = admit(delivery(eta=eta), TASKS, NOW)
+    assert isinstance(postponed, Postponed)
+    assert postponed.due == NOW + 3600
+    assert isinstance(admit(delivery(eta=eta, umbel_waited=True), TASKS, NOW), Request), "the broker's clock has decided"
+
+
+def test_clocks_may_differ_by_a_second():
+    assert isinstance(admit(delivery(eta="2027-01-15T08:00:00.900000+00:00"), TASKS, NOW), Request)
+
+
+@pytest.mark.parametrize("text", ["tomorrow", "2027-13-01"])
+def test_a_time_that_is_none_is_an_error(text):
+    with pytest.raises(ValueError, match=r"isoformat|month"):
+        moment(text)
+
+
+@pytest.mark.parametrize(
+    ("attempts", "acked", "again", "verb", "failed"),
+    [
+        (1, False, True, Verb.GIVE_BACK, False),
+        (2, False, True, Verb.GIVE_BACK, False),
+        (3, False, True, Verb.BURY, True),
+        (1, True, True, Verb.ACK, True),
+        (1, False, False, Verb.ACK, True),
+    ],
+)
+def test_a_task_whose_process_died_runs_again_until_it_has_died_three_times(attempts, acked, again, verb, failed):
+    verdict = lost(attempts=attempts, most=3, acked=acked, again=again)
+    assert (verdict.verb, verdict.attempts, verdict.failed) == (verb, attempts, failed)
