@@ -1,10 +1,18 @@
 """What the pages promise exists: tests, settings, commands, options, signals, exceptions."""
 
 import ast
+import json
+import os
 import re
+import subprocess
+import sys
+import urllib.error
+import urllib.request
 from pathlib import Path
 
 import pytest
+from tests.processes import Running, wait_for
+from tests.servers import free_port
 
 from umbel import exceptions, signals
 from umbel.cli.main import main
@@ -12,6 +20,7 @@ from umbel.config import SETTINGS
 
 ROOT = Path(__file__).parents[2]
 DOCS = ROOT / "docs"
+BIN = Path(sys.executable).parent
 PAGES = sorted([*ROOT.glob("*.md"), *DOCS.rglob("*.md")])
 
 
@@ -91,3 +100,45 @@ def test_a_signal_is_said_to_be_sent_exactly_if_it_is():
 def test_every_exception_is_on_its_page():
     text = page("reference/errors.md")
     assert [name for name in exceptions.__all__ if f"`{name}`" not in text and f"`{name}(" not in text] == []
+
+
+@pytest.mark.parametrize("name", ["README.md", "README.zh-CN.md"])
+def test_the_walk_through_of_a_readme_works(name, tmp_path):
+    blocks = re.findall(r"^```(\w+)\n(.*?)^```", (ROOT / name).read_text(), re.MULTILINE | re.DOTALL)
+    make, run = ([line.split() for line in block.splitlines()] for kind, block in blocks if kind == "sh" and "mysite" in block)
+    app, load, settings, _, task, views, urls = (block for kind, block in blocks if kind == "python")
+    kept = {key: value for key, value in os.environ.items() if not key.startswith(("CELERY_", "UMBEL_", "DJANGO_"))}
+    env, folder = {**kept, "PYTHONUNBUFFERED": "1"}, tmp_path
+    for words in make:
+        if words[0] == "cd":
+            folder /= words[1]
+        else:
+            subprocess.run([BIN / words[0], *words[1:]], cwd=folder, env=env, check=True)
+    with (folder / "mysite/settings.py").open("a") as end:
+        end.write(settings)
+    files = {"mysite/celery.py": app, "mysite/__init__.py": load, "mysite/urls.py": urls}
+    for path, text in {**files, "myapp_infra/tasks.py": task, "myapp_infra/views.py": views}.items():
+        (folder / path).write_text(text)
+    address = f"127.0.0.1:{free_port()}"
+    worker, site, post, _ = run
+    with (
+        Running([str(BIN / worker[0]), *worker[1:]], cwd=folder, env=env, log=tmp_path / "worker.log") as running,
+        Running([str(BIN / site[0]), *site[1:], "--noreload", address], cwd=folder, env=env, log=tmp_path / "site.log"),
+    ):
+        running.waits_to_print(" ready.")
+        answer = wait_for(lambda: post_to(post[-1].replace("127.0.0.1:8000", address)))
+        running.waits_to_print(f"Task myapp_infra.tasks.send_email_task[{answer['task_id']}] succeeded")
+        read = urllib.request.Request(f"http://{address}/api/result/{answer['task_id']}/", headers={"Accept": "application/json"})
+        with urllib.request.urlopen(read, timeout=10) as reply:
+            assert json.load(reply) == {"state": "SUCCESS", "ready": True}
+
+
+def post_to(url: str) -> dict[str, str]:
+    """Post, once the site answers."""
+    try:
+        with urllib.request.urlopen(urllib.request.Request(url, method="POST"), timeout=10) as reply:
+            return json.load(reply)
+    except urllib.error.HTTPError:
+        raise
+    except OSError:
+        return {}
