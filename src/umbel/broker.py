@@ -138,8 +138,8 @@ class Broker(ABC):
         """Close all connections. Safe twice, and after a fork, where it must not disturb the parent's connections."""
 
     @abstractmethod
-    def publish(self, items: Sequence[Item]) -> None:
-        """Make all *items* durable, in order.
+    def publish(self, items: Sequence[Item], *, timeout: float | None = None) -> None:
+        """Make all *items* durable, in order; *timeout*, in seconds, is for this call instead of the broker's own.
 
         Raises:
             BrokerUnavailable: nothing was stored, or, if `maybe_sent`, perhaps everything was.

@@ -10,9 +10,10 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextvars import Context
 from dataclasses import dataclass, replace
+from itertools import count
 from typing import TYPE_CHECKING, Any
 
 import msgspec
@@ -50,6 +51,7 @@ LATER = {
 }
 DELIVERY_MODES = {"persistent": 2, "transient": 1}
 CHUNK = 500  # messages in one call of the broker
+SHORTEST_ATTEMPT = 0.1  # seconds: less would be no attempt, even at the end of the time
 NOTHING_EMBEDDED = {"callbacks": None, "errbacks": None, "chain": None, "chord": None}
 NOTHING_EMBEDDED_TEXT = dumps(NOTHING_EMBEDDED)
 
@@ -364,30 +366,34 @@ def announce(drafts: Sequence[Draft]) -> None:
 
 def _deliver(app: Umbel, items: Sequence[Item], retry: bool | None, policy: Mapping[str, Any] | None) -> None:
     started = time.monotonic()
-    attempt = 0
-    while True:
+    try:
+        app.broker.publish(items)  # which keeps to the deadline by itself
+    except BrokerUnavailable as exc:
+        _deliver_again(app, items, exc, started + app.conf.broker_publish_timeout, _pauses(app, retry, policy))
+
+
+def _deliver_again(app: Umbel, items: Sequence[Item], exc: BrokerUnavailable, deadline: float, pauses: Iterator[float]) -> None:
+    for pause in pauses:
+        # What may have arrived is not sent twice behind the caller's back.
+        if exc.maybe_sent or time.monotonic() + pause >= deadline:
+            break
+        time.sleep(pause)
         try:
-            app.broker.publish(items)
-        except BrokerUnavailable as exc:
-            attempt += 1
-            pause = _pause(app, attempt, started, retry, policy)
-            # What may have arrived is not sent twice behind the caller's back.
-            if pause is None or exc.maybe_sent:
-                raise
-            time.sleep(pause)
+            app.broker.publish(items, timeout=max(deadline - time.monotonic(), SHORTEST_ATTEMPT))
+        except BrokerUnavailable as again:
+            exc = again
         else:
             return
+    raise exc
 
 
-def _pause(app: Umbel, attempt: int, started: float, retry: bool | None, policy: Mapping[str, Any] | None) -> float | None:
-    """Return how long to wait before the next attempt; None: give up."""
+def _pauses(app: Umbel, retry: bool | None, policy: Mapping[str, Any] | None) -> Iterator[float]:
+    """Yield how long to wait before each attempt after the first."""
     conf = app.conf
     if not (conf.task_publish_retry if retry is None else retry):
-        return None
+        return
     policy = {**(conf.task_publish_retry_policy or {}), **(policy or {})}
     most = policy.get("max_retries", 3)
-    if most is not None and attempt > most:
-        return None
-    pause = float(min(policy.get("interval_start", 0) + policy.get("interval_step", 0.2) * (attempt - 1), policy.get("interval_max", 1)))
-    left = conf.broker_publish_timeout - (time.monotonic() - started)
-    return pause if pause < left else None
+    pause, step, longest = policy.get("interval_start", 0), policy.get("interval_step", 0.2), policy.get("interval_max", 1)
+    for attempt in count() if most is None else range(most):
+        yield float(min(pause + step * attempt, longest))

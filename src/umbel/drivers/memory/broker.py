@@ -37,7 +37,7 @@ class MemoryBroker(Broker):
     def close(self) -> None:
         pass
 
-    def publish(self, items: Sequence[Item]) -> None:
+    def publish(self, items: Sequence[Item], *, timeout: float | None = None) -> None:
         with self._changed:
             self._add(items)
 

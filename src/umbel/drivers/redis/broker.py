@@ -39,8 +39,8 @@ class RedisBroker(Broker):
         self._steps = tuple(options.get("priority_steps", DEFAULT_STEPS))
         self._keys: dict[str, Keys] = {}
         self._backend: RedisBackend | None = None
-        names = ("publish", "publish_many", "fetch", "settle", "renew", "leave", "recover", "mark_started", "promote", "depth", "unpark")
-        self._scripts = {name: load_script(name) for name in names}
+        names = ("publish", "fetch", "settle", "renew", "leave", "recover", "mark_started", "promote", "depth", "unpark")
+        self._scripts = {name: load_script(name) for name in names} | {"publish_now": load_script("publish_now", shared=("_ring",))}
 
     def open(self) -> None:
         self._client.call("PING")
@@ -58,22 +58,26 @@ class RedisBroker(Broker):
     def _run(self, script: str, *args: Any) -> Any:
         return self._client.run(self._scripts[script], *args)
 
-    def publish(self, items: Sequence[Item]) -> None:
-        for _, run in groupby(items, key=lambda item: (item.queue, item.due is None, steps_of(self._steps, item.priority))):
-            group = list(run)
-            for start in range(0, len(group), CHUNK):
-                self._publish_chunk(group[start : start + CHUNK])
+    def publish(self, items: Sequence[Item], *, timeout: float | None = None) -> None:
+        if timeout is None:
+            self._publish(self._client, items)
+            return
+        client = self._client.hurried(timeout)
+        try:
+            self._publish(client, items)
+        finally:
+            client.close()
 
-    def _publish_chunk(self, items: Sequence[Item]) -> None:
-        first = items[0]
-        if len(items) == 1 or first.due is not None:
-            args: list[Any] = []
-            for item in items:
-                args += self._push_args(item)
-            self._run("publish", *args)
-        else:
-            keys = self.keys(first.queue)
-            self._run("publish_many", keys.base, keys.ready[steps_of(self._steps, first.priority)], *(item.raw for item in items))
+    def _publish(self, client: Client, items: Sequence[Item]) -> None:
+        for (queue, later, priority), run in groupby(items, key=place_of):
+            keys, group = self.keys(queue), list(run)
+            for start in range(0, len(group), CHUNK):
+                chunk = group[start : start + CHUNK]
+                if later:
+                    client.run(self._scripts["publish"], *(arg for item in chunk for arg in self._push_args(item)))
+                else:
+                    ready = keys.ready[steps_of(self._steps, priority)]
+                    client.run(self._scripts["publish_now"], keys.base, ready, *[item.raw for item in chunk])
 
     def _push_args(self, item: Item) -> tuple[Any, ...]:
         keys, step = self.keys(item.queue), steps_of(self._steps, item.priority)
@@ -235,6 +239,11 @@ class RedisBroker(Broker):
             self._backend = backend
             return True
         return False
+
+
+def place_of(item: Item) -> tuple[str, bool, int]:
+    """Return what the messages of one LPUSH have in common."""
+    return item.queue, item.due is not None, item.priority
 
 
 def sequence(settlements: Sequence[Settlement]) -> list[int]:

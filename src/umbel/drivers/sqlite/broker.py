@@ -39,8 +39,8 @@ class SQLiteBroker(Broker):
     def close(self) -> None:
         self._database.close()
 
-    def publish(self, items: Sequence[Item]) -> None:
-        with self._database.write() as connection:
+    def publish(self, items: Sequence[Item], *, timeout: float | None = None) -> None:
+        with self._database.write(timeout) as connection:
             self._add(connection, items)
 
     def _add(self, connection: sqlite3.Connection, items: Iterable[Item]) -> None:

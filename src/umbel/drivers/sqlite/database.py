@@ -67,7 +67,7 @@ class Database:
     def read(self) -> Iterator[sqlite3.Connection]:
         """Lend the connection outside of a transaction."""
         deadline = time.monotonic() + self._timeout
-        self._acquire()
+        self._acquire(self._timeout)
         try:
             yield self._open(deadline)
         except sqlite3.Error as exc:
@@ -76,10 +76,11 @@ class Database:
             self._lock.release()
 
     @contextmanager
-    def write(self) -> Iterator[sqlite3.Connection]:
+    def write(self, timeout: float | None = None) -> Iterator[sqlite3.Connection]:
         """Lend the connection for one transaction, which is durable when the block ends, or undone if it fails."""
-        deadline = time.monotonic() + self._timeout
-        self._acquire()
+        limit = self._timeout if timeout is None else timeout
+        deadline = time.monotonic() + limit
+        self._acquire(limit)
         committing = False
         try:
             connection = self._open(deadline)
@@ -142,15 +143,15 @@ class Database:
 
     def close(self) -> None:
         """Close the connection; the next use opens it again."""
-        self._acquire()
+        self._acquire(self._timeout)
         try:
             self._shut()
         finally:
             self._lock.release()
 
-    def _acquire(self) -> None:
-        if not self._lock.acquire(timeout=self._timeout):
-            raise self._error(f"{self.path} was not free within {self._timeout:g} s: other threads of this process use it.")
+    def _acquire(self, limit: float) -> None:
+        if not self._lock.acquire(timeout=limit):
+            raise self._error(f"{self.path} was not free within {limit:g} s: other threads of this process use it.")
 
     def _shut(self) -> None:
         if self._connection is not None:

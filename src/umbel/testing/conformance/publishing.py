@@ -33,6 +33,10 @@ class PublishingPromises(BrokerSuite):
         assert self.total(worker, queue) == (1, 0, 0, 0, 0)
         worker.close()
 
+    def test_a_publish_may_have_a_deadline_of_its_own(self, broker: Broker, queue: str) -> None:
+        broker.publish([item(queue, "a"), item(queue, "b", due=self.now() + 60)], timeout=1.5)
+        assert self.total(broker, queue)[:2] == (1, 1)
+
     def test_a_message_arrives_byte_for_byte(self, broker: Broker, queue: str) -> None:
         sent = item(queue, "a")
         broker.publish([sent])

@@ -19,17 +19,6 @@ local function split(text, separator)
   end
 end
 
--- Wake up to n idle owners of a queue. A bell that nobody hears expires.
-local function ring(base, n)
-  for _ = 1, math.min(n, 8) do
-    local owner = redis.call('SPOP', base .. '.idle')
-    if not owner then return end
-    local bell = base .. '.bell:' .. owner
-    redis.call('LPUSH', bell, '1')
-    redis.call('PEXPIRE', bell, 10000)
-  end
-end
-
 -- due is in ms, '' means now. step is the digit of the index of the ready list.
 local function push(base, list, due, step, raw, now)
   if due ~= '' and tonumber(due) > now / 1000 then

@@ -1,0 +1,96 @@
+"""How long a call waits for a broker that does not answer."""
+
+import contextlib
+import select
+import socket
+import threading
+import time
+from urllib.parse import urlsplit
+
+import pytest
+
+from umbel import Celery
+from umbel.exceptions import BrokerUnavailable
+
+LIMIT = 1.0  # seconds
+
+
+@contextlib.contextmanager
+def server(hang_up=0, relay_to=None):
+    """A server that hangs up on so many connections. On the others it never says a word, or speaks for another server."""
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        thread = threading.Thread(target=serve, args=(listener, hang_up, relay_to))
+        thread.start()
+        try:
+            yield f"redis://127.0.0.1:{listener.getsockname()[1]}"
+        finally:
+            listener.shutdown(socket.SHUT_RDWR)
+            thread.join()
+
+
+def serve(listener, hang_up, relay_to):
+    with contextlib.ExitStack() as held, contextlib.suppress(OSError):  # the end of the listener, or of a connection
+        for _ in range(hang_up):
+            listener.accept()[0].close()
+        while True:
+            connection = held.enter_context(listener.accept()[0])
+            if relay_to is not None:
+                relay(connection, held.enter_context(socket.create_connection(relay_to)))
+
+
+def relay(near, far):
+    while ready := select.select([near, far], [], [], 20)[0]:
+        for side in ready:
+            data = side.recv(65536)
+            if not data:
+                return
+            (far if side is near else near).sendall(data)
+
+
+def time_to_refusal(url, **options):
+    with Celery("deadline", broker=url, broker_publish_timeout=LIMIT) as app:
+
+        @app.task
+        def f(): ...
+
+        started = time.monotonic()
+        with pytest.raises(BrokerUnavailable) as caught:
+            f.apply_async(**options)
+        return time.monotonic() - started, str(caught.value)
+
+
+@pytest.mark.parametrize("hang_up", [0, 1, 2, 3])
+def test_a_broker_that_falls_silent_at_any_attempt_is_given_up_in_time(hang_up):
+    with server(hang_up) as url:
+        took, said = time_to_refusal(url)
+    assert took < LIMIT + 0.2
+    assert "does not answer" in said
+
+
+def test_many_attempts_are_given_up_in_time_as_well():
+    with server() as url:
+        took, _ = time_to_refusal(url, retry_policy={"max_retries": None, "interval_step": 0.05})
+    assert took < LIMIT + 0.2
+
+
+def test_a_refusal_is_told_in_whole_sentences():
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        port = listener.getsockname()[1]
+    took, said = time_to_refusal(f"redis://127.0.0.1:{port}/0", retry=False)
+    assert took < LIMIT
+    assert said.endswith("Connection refused. Check that it runs and that the URL is right.")
+
+
+@pytest.mark.parametrize("hang_up", [0, 1, 3])
+def test_a_broker_that_comes_back_between_two_attempts_gets_the_message(redis_url, redis_prefix, hang_up):
+    there, options = urlsplit(redis_url), {"global_keyprefix": redis_prefix}
+    with server(hang_up, relay_to=(there.hostname, there.port)) as url, Celery("deadline", broker=url + there.path) as app:
+        app.conf.broker_transport_options = options
+
+        @app.task
+        def f(): ...
+
+        f.delay()
+        app.broker.close()
+    with Celery("deadline", broker=redis_url, broker_transport_options=options) as app:
+        assert app.broker.depth(["celery"])["celery"].ready == 1
