@@ -1,7 +1,9 @@
 """Real Celery 5.7 and umbel on one Redis: each sends to the other's workers and reads the other's results."""
 
 import ast
+import json
 from collections import Counter
+from typing import Any
 
 import pytest
 from tests.processes import wait_for
@@ -157,6 +159,21 @@ def test_a_retry_is_seen_while_it_waits_and_its_value_at_the_end(workers, produc
 
 
 @BOTH_WAYS
+def test_progress_and_the_children_of_a_task_are_read(workers, producer):
+    said = workers[producer].script(
+        producer,
+        "r, end = progresses.delay('progressed'), time.monotonic() + 15\n"
+        "while r.state != 'PROGRESS' and time.monotonic() < end: time.sleep(0.01)\n"
+        "print(r.state, r.info); (FOLDER / 'progressed').touch(); print(r.get(timeout=15))\n"
+        "r = sends.delay(4)\n"
+        "child = r.get(timeout=15)\n"
+        "print([c.id for c in r.children] == [child], r.children[0].get(timeout=15), r.children[0].name)\n"
+        "print(app.send_task('fleet.add', ('\u00e4', '\u00f6'), task_id='an id \u00fc').get(timeout=15))\n",
+    )
+    assert said == ["PROGRESS {'done': 1, 'of': 2}", "done", "True 5 fleet.add", "äö"]
+
+
+@BOTH_WAYS
 def test_nothing_is_stored_of_an_ignored_result(workers, producer):
     said = workers[producer].script(
         producer,
@@ -173,6 +190,39 @@ def test_priorities_are_kept_for_the_others_worker(fleet, producer):
     assert [int(what) for _, what in fleet.ledger()] == [0, 5, 3, 6, 9]
 
 
+@BOTH_WAYS
+def test_other_names_of_keys_and_other_formats_of_results_are_shared(new_fleet, producer):
+    fleet = new_fleet(
+        broker_transport_options={"global_keyprefix": "pre:", "sep": ":", "priority_steps": list(range(10))},
+        result_backend_transport_options={"global_keyprefix": "fix"},
+        result_serializer="msgpack",
+        result_accept_content=["json", "msgpack"],
+        result_compression="zlib",
+        result_expires=60,
+    )
+    fleet.script(producer, "for p in (9, 1, 0, 2): work.apply_async((p,), priority=p)")
+    with fleet.worker(OTHER[producer], "-c", "1"), redis_of(fleet) as client:
+        said = fleet.script(producer, "r = echo.delay('y' * 3000); print(r.get(timeout=15) == [['y' * 3000], {}], r.id)")[0].split()
+        wait_for(lambda: len(fleet.ledger()) == 4, 15, fleet.tails)
+        assert said[0] == "True"
+        assert 0 < client.ttl(f"fix_celery-task-meta-{said[1]}") <= 60
+        assert [key for key in client.scan_iter() if not key.startswith((b"pre:", b"fix_"))] == []
+    assert [int(what) for _, what in fleet.ledger()] == [0, 1, 2, 9]
+
+
+def test_a_message_of_protocol_1_and_one_that_kills_its_worker_are_answered(workers):
+    said = workers["celery"].script(
+        "celery",
+        "app.conf.task_protocol = 1\n"
+        "print(add.apply_async((1, 2), countdown=0.1).get(timeout=15))\n"
+        "app.conf.task_protocol = 2\n"
+        "r = dies.delay()\n"
+        "try: r.get(timeout=15)\n"
+        "except Exception as exc: print(type(exc).__module__, repr(exc), r.state)\n",
+    )
+    assert said == ["3", "billiard.exceptions WorkerLostError('Worker exited prematurely: signal 9 (SIGKILL).') FAILURE"]
+
+
 def test_a_group_of_celery_is_run_by_umbel_and_read_by_celery(workers):
     said = workers["celery"].script(
         "celery", "from celery import group\nr = group(add.s(n, n) for n in range(5))(); print(r.get(timeout=15), r.completed_count())"
@@ -180,21 +230,23 @@ def test_a_group_of_celery_is_run_by_umbel_and_read_by_celery(workers):
     assert said == ["[0, 2, 4, 6, 8] 5"]
 
 
-@pytest.mark.parametrize(
-    "call",
-    ["add.apply_async((1, 2), link=work.s())", "fails.apply_async(('x',), link_error=work.si(1))", "(add.s(1, 2) | work.s()).delay()",
-     "__import__('celery').chord([add.s(1, 2), add.s(3, 4)])(echo.s())"],
-    ids=["link", "link_error", "chain", "chord"],
-)  # fmt: skip
-def test_a_workflow_of_celery_is_kept_as_a_dead_letter_and_not_cut_short_in_silence(fleet, call):
-    fleet.script("celery", call)
-    with fleet.worker("umbel", "-c", "1") as worker:
-        worker.waits_to_print("It is kept as a dead letter.")
-        wait_for(lambda: depth(fleet).dead > 0, 10, fleet.tails)
-        wait_for(lambda: depth(fleet).ready == depth(fleet).claimed == 0, 10, fleet.tails)
-    said = fleet.script("umbel", "d = app.broker.dead('celery')[0]; print(app.AsyncResult(d.id).state, d.reason)")
-    assert said[0].startswith("FAILURE"), said
-    assert "workflows come with a later version of umbel" in said[0]
+WORKFLOWS = """
+import celery
+add.apply_async((1, 2), link=work.s())
+fails.apply_async(('x',), link_error=work.si(1))
+(add.s(1, 2) | work.s()).delay()
+celery.chord([add.s(1, 2), add.s(3, 4)])(echo.s())
+"""
+
+
+def test_a_workflow_of_celery_is_kept_as_dead_letters_and_not_cut_short_in_silence(fleet):
+    fleet.script("celery", WORKFLOWS)
+    with fleet.worker("umbel", "-c", "1"):
+        wait_for(lambda: depth(fleet).dead == 5, 10, fleet.tails)
+        assert depth(fleet).ready == depth(fleet).claimed == 0
+    code = "for d in app.broker.dead('celery'): print(app.AsyncResult(d.id).state, 'workflows come' in d.reason, d.reason)"
+    said = fleet.script("umbel", code)
+    assert [line.startswith("FAILURE True") for line in said] == [True] * 5, said
     assert fleet.ledger() == []
 
 
@@ -219,18 +271,59 @@ def test_four_hundred_tasks_of_both_producers_run_once_each_on_both_workers(flee
 
 
 @pytest.mark.parametrize("library", ["celery", "umbel"])
-@pytest.mark.parametrize("countdown", [0, 0.5])
-def test_a_retry_of_one_library_is_run_by_the_other(fleet, library, countdown):
+def test_a_retry_of_one_library_is_run_by_the_other(fleet, library):
     other = OTHER[library]
+    code = (
+        "sent = [hands_over.apply_async(({!r}, 'second', n), dict(extra=b'\\xff'), queue='first', compression='zlib') for n in (0, 0.5)]\n"
+    )
+    code += "for r in sent: print(r.id, r.get(timeout=15), r.name, r.retries, r.queue, r.kwargs)"
     with fleet.worker(other, "-Q", "first", task_delay_for="celery"), fleet.worker(library, "-Q", "second"):
-        said = fleet.script(
-            "celery",
-            f"r = hands_over.apply_async(('{library}', 'second', {countdown}), dict(extra=b'\\xff'), queue='first', compression='zlib')\n"
-            "print(r.id, r.get(timeout=15), r.name, r.retries, r.queue, r.kwargs)",
-        )
-    task_id, _, rest = said[0].partition(" ")
-    assert rest == f"['{library}', 1, True, b'\\xff'] fleet.hands_over 1 second {{'extra': b'\\xff'}}"
-    assert fleet.ledger() == [[other, f"{task_id} 0"], [library, f"{task_id} 1"]]
+        said = [line.partition(" ") for line in fleet.script("celery", code.format(library))]
+    assert [rest for _, _, rest in said] == [f"['{library}', 1, True, b'\\xff'] fleet.hands_over 1 second {{'extra': b'\\xff'}}"] * 2
+    assert sorted(fleet.ledger()) == sorted([who, f"{task_id} {n}"] for task_id, _, _ in said for n, who in enumerate((other, library)))
+
+
+AGAIN = """
+again = dict(queue='first')
+tries_again.apply_async((1, b'\\xff'), {'k': 1.5}, **again, priority=4, headers={'traceparent': '00-ab'}, shadow='shown', expires=600)
+tries_again.apply_async((2,), **again, compression='zlib', ignore_result=True)
+tries_again.apply_async((3,), **again, serializer='msgpack', time_limit=30, soft_time_limit=20)
+app.send_task('fleet.tries_again', (4,), **again)
+tries_again.apply_async((5,), **again, reply_to='me', correlation_id='corr', group_id='g', group_index=3, root_id='root', delivery_mode=1)
+"""
+
+
+def test_the_message_of_a_retry_is_the_one_that_celery_would_send(fleet):
+    sent = {}
+    with redis_of(fleet) as client:
+        for library in ("celery", "umbel"):
+            lists = [f"again-{library}", f"again-{library}\x06\x163"]
+            with fleet.worker(library, "-Q", "first"):
+                fleet.script("celery", AGAIN)
+                wait_for(lambda lists=lists: sum(map(client.llen, lists)) == 5, 10, fleet.tails)
+            sent[library] = sorted((unlike_another(raw) for name in lists for raw in client.lrange(name, 0, -1)), key=lambda m: m["body"])
+    assert sent["umbel"] == sent["celery"]
+
+
+def unlike_another(raw: bytes) -> dict[str, Any]:
+    """A message without what differs from one call, or one library, to the next."""
+    message = json.loads(raw)
+    headers, properties = message["headers"], message["properties"]
+    assert headers["parent_id"] == headers["id"]
+    assert properties["delivery_info"].pop("routing_key").startswith("again-")
+    assert len(properties.pop("delivery_tag")) == 36
+    properties.pop("origin", None)  # a slip of Celery's; nobody reads it
+    for where, name in ((headers, "expires"), (properties, "expiration")):
+        if where.get(name):
+            where[name] = "some time"
+    if properties["reply_to"] != "me":
+        del properties["reply_to"]
+    for where, name in ((headers, "root_id"), (properties, "correlation_id")):
+        if where[name] == headers["id"]:
+            where[name] = "itself"
+    for name in ("id", "parent_id", "origin", "argsrepr"):
+        del headers[name]  # of the arguments Celery shows a tuple, umbel what came in the message, a list
+    return dict(message)
 
 
 def test_retries_on_a_queue_of_both_workers_are_counted_once_each(fleet):

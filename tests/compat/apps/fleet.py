@@ -103,3 +103,27 @@ def hands_over(self, library, queue, countdown, extra=None):
     if library != LIBRARY:
         raise self.retry(queue=queue, countdown=countdown)
     return [LIBRARY, self.request.retries, self.request.id == self.request.root_id, extra]
+
+
+@app.task(bind=True)
+def progresses(self, name):
+    self.update_state(state="PROGRESS", meta={"done": 1, "of": 2})
+    wait_for_file(name)
+    return "done"
+
+
+@app.task
+def sends(number):
+    """Calls another task and returns its id."""
+    return add.delay(number, 1).id
+
+
+@app.task
+def dies():
+    os.kill(os.getpid(), 9)
+
+
+@app.task(bind=True)
+def tries_again(self, *args, **kwargs):
+    """Is always retried, on a queue that nobody consumes."""
+    raise self.retry(queue=f"again-{LIBRARY}", countdown=0)
