@@ -7,16 +7,20 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import time
 from collections import defaultdict, deque
 from collections.abc import Callable, Sequence
 from concurrent.futures import Executor
 from dataclasses import replace
+from typing import TypeVar
 
 from umbel.backend import Record, ResultBackend
 from umbel.broker import Broker, Item, Settlement
 from umbel.exceptions import OperationalError
 
 __all__ = ["Settler"]
+
+T = TypeVar("T")
 
 logger = logging.getLogger("celery.worker")
 RETRY_AFTER = 0.5  # seconds between attempts while the broker or the backend is away
@@ -29,12 +33,16 @@ class Settler:
 
     def __init__(self, broker: Broker, backend: ResultBackend, io: Executor, *, may_write: Callable[[], bool]) -> None:
         self._broker, self._backend, self._io = broker, backend, io
-        self._may_write = may_write  # Invariant: past its lease's deadline a node writes nothing
+        self.may_write = may_write  # Invariant: past its lease's deadline a node writes nothing
         self._atomic = broker.settles_with(backend)
         self._unstored: deque[tuple[Settlement | None, Record]] = deque()
         self._items: deque[Item] = deque()
         self._ready: dict[str, deque[Settlement]] = defaultdict(deque)
         self._busy = False
+        self._away = False  # could the last batch not be carried out?
+        self._hurried = False
+        self._maybe_done = False  # the reply to a settlement was lost: repeated, it finds its claim gone
+        self._epoch = 0  # grows when all is forgotten: what is under way then must not come back
         self._wake = asyncio.Event()
         self.claims_flow = False  # the fetcher says whether claims follow one another now
 
@@ -60,13 +68,14 @@ class Settler:
 
     def ride(self, queue: str) -> list[Settlement]:
         """Take settlements of *queue* that may go with its next claim; the caller now answers for them."""
-        if not self._may_write():
+        if not self.may_write():
             return []
         ready = self._ready[queue]
-        return [ready.popleft() for _ in range(min(len(ready), BATCH))]
+        return take(ready)
 
     def drop(self) -> None:
         """Forget everything: the claims were lost, and nothing of them may be written."""
+        self._epoch += 1
         self._unstored.clear()
         self._items.clear()
         self._ready.clear()
@@ -84,44 +93,92 @@ class Settler:
             if self.claims_flow and not self._unstored and not self._items:
                 await asyncio.sleep(LINGER)
             while self.pending:
-                if not self._may_write() or not await self._flush():
+                if not self.may_write() or not await self._flush():
                     await asyncio.sleep(RETRY_AFTER)
 
-    async def drained(self) -> None:
-        """Return when nothing waits any more."""
+    async def drained(self, patience: float) -> bool:
+        """Return True when nothing waits any more; False if a server was away for *patience* seconds meanwhile."""
+        deadline = time.monotonic() + patience
         while self.pending:
+            if not self._away and self.may_write():
+                deadline = time.monotonic() + patience
+            elif self._hurried or time.monotonic() > deadline:
+                return False
             self._wake.set()
             await asyncio.sleep(0.005)
-
-    async def _flush(self) -> bool:
-        """Carry out one batch; False if a server was away, and nothing is lost."""
-        unstored = [self._unstored.popleft() for _ in range(min(len(self._unstored), BATCH))]
-        items = [self._items.popleft() for _ in range(min(len(self._items), BATCH))]
-        ready: list[Settlement] = []
-        if not unstored:
-            for queue in self._ready.values():
-                ready += [queue.popleft() for _ in range(min(len(queue), BATCH))]
-        self._busy = True
-        try:
-            await asyncio.get_running_loop().run_in_executor(self._io, self._carry_out, unstored, items, ready)
-        except OperationalError as exc:
-            logger.warning("Cannot settle now: %s Trying again in %s s; nothing is lost.", exc, RETRY_AFTER)
-            self._unstored.extendleft(reversed(unstored))
-            self._items.extendleft(reversed(items))
-            for settlement in reversed(ready):
-                self._ready[settlement.delivery.queue].appendleft(settlement)
-            return False
-        finally:
-            self._busy = False
         return True
 
-    def _carry_out(self, unstored: Sequence[tuple[Settlement | None, Record]], items: Sequence[Item], ready: list[Settlement]) -> None:
-        if items:
-            self._broker.publish(items)
-        if unstored:
-            self._backend.store([record for _, record in unstored])
-            ready = [settlement for settlement, _ in unstored if settlement is not None]
-        if ready and self._may_write():
-            for settlement, done in zip(ready, self._broker.settle(ready), strict=True):
-                if not done:
-                    logger.warning("The claim of %s on %r was lost; it runs elsewhere.", settlement.delivery.tag, settlement.delivery.queue)
+    def hurry(self) -> None:
+        """Let `drained` wait for no server that is away."""
+        self._hurried = True
+
+    async def _flush(self) -> bool:
+        """Carry out one batch of each kind; False if a server was away, and nothing is lost.
+
+        Each kind goes by itself, so that a result backend that is away holds up no acknowledgement without a result.
+        """
+        self._busy = True
+        try:
+            done = [await self._send_items(), await self._store_records(), await self._settle_ready()]
+        finally:
+            self._busy = False
+        self._away = not all(done)
+        return not self._away
+
+    async def _send_items(self) -> bool:
+        items = take(self._items)
+        if await self._carried_out(self._broker.publish, items):
+            return True
+        self._items.extendleft(reversed(items))
+        return False
+
+    async def _store_records(self) -> bool:
+        """Store results; what was to be settled after them is ready then."""
+        batch, epoch = take(self._unstored), self._epoch
+        done = await self._carried_out(self._backend.store, [record for _, record in batch])
+        if epoch != self._epoch:
+            return done
+        if not done:
+            self._unstored.extendleft(reversed(batch))
+            return False
+        for settlement, _ in batch:
+            if settlement is not None:
+                self._ready[settlement.delivery.queue].append(settlement)
+        return True
+
+    async def _settle_ready(self) -> bool:
+        if not self.may_write():  # the deadline may have passed while results were stored
+            return False
+        batch, epoch = [each for queue in self._ready.values() for each in take(queue)], self._epoch
+        if not await self._carried_out(self._settle, batch):
+            if epoch == self._epoch:
+                for settlement in reversed(batch):
+                    self._ready[settlement.delivery.queue].appendleft(settlement)
+            return False
+        if batch:
+            self._maybe_done = False
+        return True
+
+    def _settle(self, settlements: Sequence[Settlement]) -> None:
+        for settlement, done in zip(settlements, self._broker.settle(settlements), strict=True):
+            if not done and not self._maybe_done:
+                logger.warning("The claim of %s on %r was lost; it runs elsewhere.", settlement.delivery.tag, settlement.delivery.queue)
+
+    async def _carried_out(self, function: Callable[[Sequence[T]], object], batch: Sequence[T]) -> bool:
+        """Call *function* with *batch* in the thread; False, said once for each outage, if the server is away."""
+        if not batch:
+            return True
+        try:
+            await asyncio.get_running_loop().run_in_executor(self._io, function, batch)
+        except OperationalError as exc:
+            self._maybe_done = self._maybe_done or getattr(exc, "maybe_sent", False)
+            log = logger.debug if self._away else logger.warning
+            log("Cannot settle now: %s Trying again every %s s; nothing is lost.", exc, RETRY_AFTER)
+            self._away = True
+            return False
+        return True
+
+
+def take(queue: deque[T]) -> list[T]:
+    """Take a batch from the left of *queue*."""
+    return [queue.popleft() for _ in range(min(len(queue), BATCH))]

@@ -80,6 +80,7 @@ class Lease:
                 self._until = asked + self.lease
                 if self.unbroken_since is None:
                     self.unbroken_since = asked
+                    logger.info("The lease of %s is renewed again.", self._node)
                 return True
             logger.error(
                 "The lease of %s lapsed and its tasks were given to others (it was stopped or cut off for more than %g s). "
@@ -89,7 +90,8 @@ class Lease:
             self._on_lost()
             await self.join()
         except (OperationalError, OwnerLost) as exc:
-            logger.warning("Cannot renew the lease: %s Trying again in %s s.", exc, RETRY_AFTER)
+            log = logger.debug if self.unbroken_since is None else logger.warning  # said once for each outage
+            log("Cannot renew the lease: %s Trying again every %s s.", exc, RETRY_AFTER)
             self.unbroken_since = None
             return False
         return True
