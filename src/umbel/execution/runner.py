@@ -7,7 +7,9 @@ import contextlib
 import inspect
 import logging
 import multiprocessing
+import os
 import random
+import sys
 import threading
 import time
 from collections.abc import Coroutine
@@ -92,12 +94,15 @@ class TaskRunner:
         call = self._open(job)
         if isinstance(call, Outcome):
             return call
+        process = os.getpid()
         try:
             value = self._start(call)
             if inspect.iscoroutine(value):
                 value = self._loop.wait_for(value)
+            self._end_copy(process)
             outcome = self._succeeded(call, value)
         except BaseException as exc:  # noqa: BLE001 - whatever a task raises becomes an outcome
+            self._end_copy(process)
             outcome = self._ended(call, exc)
         return self._close(call, outcome)
 
@@ -159,6 +164,14 @@ class TaskRunner:
             call.request.update(entering=True)  # its __call__ runs this request, and makes none of its own
             return task(*call.args, **call.kwargs)
         return task.run(*call.args, **call.kwargs)
+
+    def _end_copy(self, process: int) -> None:
+        """End the copy of this process that a task has forked and not ended: it would run messages beside us."""
+        if os.getpid() != process and not self._eager:
+            with contextlib.suppress(Exception):
+                sys.stdout.flush()
+                sys.stderr.flush()
+            os._exit(0)
 
     def _meta(self, call: Call, state: str, result: Any, traceback: str | None = None) -> bytes:
         request = call.request
