@@ -28,6 +28,7 @@ class Request:
     glance: Glance
     task: Task[..., Any]
     acked: bool = False
+    asked: bool = False  # its acknowledgement was sent, and perhaps carried out
 
     @property
     def alone(self) -> bool:

@@ -45,6 +45,7 @@ class Pool(ABC):
 
     name: str
     slots: list[Slot]
+    on_broken: Callable[[str], None] = staticmethod(lambda why: None)  # noqa: ARG005 - told why no more children can come
 
     @abstractmethod
     def fork(self) -> None:

@@ -141,11 +141,20 @@ class ChildPool(Pool):
         except BlockingIOError:
             return
         except (EOFError, ConnectionResetError):
-            self._loop.remove_reader(self._zygote.control.fileno())
-            for child in self._children:
-                if child.pid:  # the zygote was killed, and its children with it
-                    self._went(child, child.pid, signal.SIGKILL)
-            self._all_ended.set()
+            self._lost_zygote(self._zygote)
+
+    def _lost_zygote(self, zygote: Zygote) -> None:
+        """End what it has left behind: nothing can take its place, as this process has threads by now."""
+        self._loop.remove_reader(zygote.control.fileno())
+        told, self._stopping = self._stopping, True
+        for child in self._children:
+            if child.pid:
+                with contextlib.suppress(ProcessLookupError):  # the kernel kills them too, where it can
+                    os.kill(child.pid, signal.SIGKILL)
+                self._went(child, child.pid, signal.SIGKILL)
+        self._all_ended.set()
+        if not told:
+            self.on_broken(f"The zygote (pid {zygote.pid}), from which all children are forked, was killed.")
 
     def _came(self, child: Child, pid: int) -> None:
         child.pid, child.since, child.expected = pid, time.monotonic(), False

@@ -109,6 +109,7 @@ class Dispatcher:
             await asyncio.sleep(LOOK_EVERY)
             self._inflight.back([tag for tag, _ in packet.requests])
             return
+        kept &= self._inflight.sent.keys()  # all may have been forgotten meanwhile
         for tag, _ in packet.requests:
             if tag not in kept:
                 self._inflight.take(tag)
@@ -118,13 +119,19 @@ class Dispatcher:
         kept = set()
         for tag, request in packet.requests:
             if not request.task.acks_late:
-                request.acked = request.acked or self._broker.settle([Settlement(delivery=request.delivery, verb=Verb.ACK)])[0]
-                held = request.acked
+                held = request.acked = request.acked or self._acknowledge(request)
             else:
                 held = not request.alone or self._broker.mark_started(request.delivery)
             if held:
                 kept.add(tag)
         return kept
+
+    def _acknowledge(self, request: Request) -> bool:
+        """Acknowledge early. A claim that is gone is still ours if we took it away ourselves, and the reply was lost."""
+        repeated, request.asked = request.asked, True
+        if self._broker.settle([Settlement(delivery=request.delivery, verb=Verb.ACK)])[0]:
+            return True
+        return repeated and self._settler.may_write()
 
     def _send(self, packet: Packet) -> None:
         if not packet.requests:
@@ -181,13 +188,20 @@ class Dispatcher:
             rest = tags - death.started
             if death.vague:
                 for tag in rest - unread:
-                    request = self._inflight.take(tag)
-                    if request is not None and not request.acked:
-                        self._give_back([request], suspect=True)
+                    self._maybe_crashed(tag, how)
                 rest &= unread
             self._inflight.back(rest)
         self._pump()
         self.on_room()
+
+    def _maybe_crashed(self, tag: int, how: str) -> None:
+        """Deal with a task that ran beside others in a child that died: the first time it is a suspect, then it is counted."""
+        request, _ = self._inflight.sent[tag]
+        if request.alone or request.acked:
+            self._crashed(tag, how)
+        else:
+            self._inflight.take(tag)
+            self._give_back([request], suspect=True)
 
     def _crashed(self, tag: int, how: str) -> None:
         request = self._inflight.take(tag)

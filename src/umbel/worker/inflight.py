@@ -99,7 +99,7 @@ class Inflight:
         full = False
         for tag, request, since in self.waiting:
             expected = self.expected(request)
-            slot = None if full else self._slot(expected)
+            slot = None if full else self._slot(expected, request)
             if slot is None:
                 left.append((tag, request, since))
                 full = full or expected < LONG  # what is longer may still find no slot, but a short one finds none either
@@ -113,11 +113,12 @@ class Inflight:
         self.waiting = left
         return [packet for slot, requests in packets.items() for packet in self._cut(slot, requests)]
 
-    def _slot(self, expected: float) -> Slot | None:
+    def _slot(self, expected: float, request: Request) -> Slot | None:
         """Return the slot that has the least to do, if *expected* seconds more may be given to it."""
+        counted = request.delivery.attempts > 0
         best, least = None, HORIZON
         for slot in self._pool.slots:
-            if not slot.pid or slot.stalled:
+            if not slot.pid or slot.stalled or (counted and slot.capacity > 1 and self._has_counted(slot)):
                 continue
             if len(slot.jobs) < slot.capacity and (slot.capacity > 1 or not slot.jobs):
                 return slot
@@ -125,6 +126,10 @@ class Inflight:
             if slot.capacity == 1 and load < least:
                 best, least = slot, load
         return best if expected < LONG else None
+
+    def _has_counted(self, slot: Slot) -> bool:
+        """Answer whether a task runs there that has died before: its next death must not be counted for another such task."""
+        return any(self.sent[tag][0].delivery.attempts for tag in slot.jobs)
 
     def _cut(self, slot: Slot, requests: list[tuple[int, Request]]) -> list[Packet]:
         """Cut what a slot gets into packets: what it has not begun to read can be taken back."""

@@ -7,10 +7,13 @@ It imports no app and runs no user code. It never renews for a parent that is go
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 import json
+import logging
 import os
 import select
+import signal
 import subprocess
 import sys
 import time
@@ -23,6 +26,9 @@ from umbel.exceptions import OperationalError
 
 __all__ = ["Keeper", "main"]
 
+logger = logging.getLogger("celery.worker")
+LOOK_EVERY = 0.5  # seconds
+
 
 class Keeper:
     """The parent's handle of its keeper process."""
@@ -30,15 +36,30 @@ class Keeper:
     def __init__(self, url: str, options: dict[str, Any], queues: Sequence[str], *, lease: float, renewal: float) -> None:
         self._order = {"url": url, "options": options, "queues": list(queues), "lease": lease, "renewal": renewal, "parent": os.getpid()}
         self._process: subprocess.Popen[bytes] | None = None
+        self._owner = ""
 
     def keep(self, owner: str) -> None:
         """Renew *owner*'s lease from now on, instead of any owner before."""
+        self._owner = owner
         if self._process is None:
-            self._process = subprocess.Popen([sys.executable, "-m", "umbel.worker.keeper"], stdin=subprocess.PIPE)
+            # A group of its own: Ctrl-C would reach it before it has the time to ignore it.
+            self._process = subprocess.Popen([sys.executable, "-m", "umbel.worker.keeper"], stdin=subprocess.PIPE, process_group=0)
         assert self._process.stdin is not None
         with contextlib.suppress(BrokenPipeError):
             self._process.stdin.write(json.dumps({**self._order, "owner": owner}).encode() + b"\n")
             self._process.stdin.flush()
+
+    async def watch(self) -> None:
+        """Start the process again whenever it ends, for ever: without it a long task would lose its lease."""
+        while True:
+            await asyncio.sleep(LOOK_EVERY)
+            if self._process is not None and self._process.poll() is not None:
+                logger.warning("The keeper of the lease ended (%s). Another is started.", self._process.returncode)
+                assert self._process.stdin is not None
+                with contextlib.suppress(BrokenPipeError):
+                    self._process.stdin.close()
+                self._process = None
+                self.keep(self._owner)
 
     def close(self) -> None:
         """End the process."""
@@ -51,6 +72,8 @@ class Keeper:
 
 def main() -> None:
     """Renew until standard input closes."""
+    for number in (signal.SIGINT, signal.SIGTERM):  # they reach the whole group; a warm stop still needs its lease
+        signal.signal(number, signal.SIG_IGN)
     order: dict[str, Any] = {}
     broker = None
     next_renewal = 0.0
@@ -85,5 +108,4 @@ def runs(pid: int) -> bool:
 
 
 if __name__ == "__main__":
-    with contextlib.suppress(KeyboardInterrupt):
-        main()
+    main()

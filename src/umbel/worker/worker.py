@@ -192,7 +192,9 @@ class Worker:
 
     async def _serve(self) -> None:
         conf, app = self.conf, self.app
-        self._loop, self._stop = asyncio.get_running_loop(), asyncio.Event()
+        self._stop, self._loop = asyncio.Event(), asyncio.get_running_loop()
+        if self._stopping.is_set():  # told before there was a loop to tell
+            self._stop.set()
         broker, backend = app.broker, app.backend
         with (
             ThreadPoolExecutor(1, "fetch") as fetch_io, ThreadPoolExecutor(1, "settle") as settle_io,
@@ -210,8 +212,10 @@ class Worker:
             fetcher = Fetcher(broker, fetch_io, settler, lease, room=dispatcher.room, deliver=dispatcher.deliver)
             dispatcher.on_room = fetcher.wake.set
             self._parts = (dispatcher, settler, fetcher)
-            await self._connect(lease)
+            if not await self._connect(lease):
+                return
             keeper = self._keeper(lease)
+            self.pool.on_broken = self._pool_broken
             self.pool.start(self._loop, dispatcher.on_outcomes, dispatcher.on_death)
             async with asyncio.TaskGroup() as services:
                 running = [
@@ -222,6 +226,8 @@ class Worker:
                     services.create_task(promote_delayed(broker, care_io, lease), name="delays"),
                     services.create_task(unpark_known(broker, care_io, lease, app.tasks), name="parked"),
                 ]
+                if keeper is not None:
+                    running.append(services.create_task(keeper.watch(), name="keeper"))
                 fetching = services.create_task(fetcher.run(), name="fetcher")
                 consumer.info("%s ready.", self.hostname)
                 signals.worker_ready.send(sender=self)
@@ -230,7 +236,9 @@ class Worker:
                 fetcher.wake.set()
                 await fetching
                 await dispatcher.drain()
-                await settler.drained()
+                # After one lease without the broker others may have our claims, and what is not written yet runs again there.
+                if not await settler.drained(lease.lease):
+                    logger.error("%d outcome(s) cannot be written: their tasks run again.", settler.pending)
                 with contextlib.suppress(OperationalError):
                     await lease.leave()
                 for service in running:
@@ -246,15 +254,17 @@ class Worker:
         value = self.conf.worker_prefetch_multiplier if wanted is None else wanted
         return int(value) if value else None
 
-    async def _connect(self, lease: Lease) -> None:
-        """Join the tables of owners; wait for a broker that is not there yet only if the user says so."""
+    async def _connect(self, lease: Lease) -> bool:
+        """Join the tables of owners; wait for a broker that is not there yet only if the user says so. False: told to stop."""
         address = self.app.broker_address()
         wait = self.conf.broker_connection_retry_on_startup
         for attempt in range(1, TRIES + 1):
             try:
                 await lease.join()
             except OperationalError as exc:
-                if not wait or self._stop.is_set():
+                if self._stop.is_set():
+                    return False
+                if not wait or attempt == TRIES:
                     raise
                 pause = min(2.0 * attempt, 30.0)
                 consumer.error(
@@ -264,7 +274,8 @@ class Worker:
                     await asyncio.wait_for(self._stop.wait(), pause)
             else:
                 consumer.info("Connected to %s", address)
-                return
+                return True
+        return False
 
     def _keeper(self, lease: Lease) -> Keeper | None:
         """Start the keeper that a solo worker needs, as its tasks may hold the interpreter's lock."""
@@ -285,10 +296,17 @@ class Worker:
         settler.drop()
         fetcher.forget()
 
+    def _pool_broken(self, why: str) -> None:
+        """Give everything back and end with an error, so that a supervisor starts a whole worker in our place."""
+        consumer.critical("%s The worker gives its messages back and ends.", why)
+        self.exitcode = 1
+        self.stop()
+
     # Stop
 
     def stop(self) -> None:
         """Ask for a warm stop, from any thread."""
+        self._stopping.set()
         if self._loop is not None:
             with contextlib.suppress(RuntimeError):
                 self._loop.call_soon_threadsafe(self._stop.set)
@@ -311,7 +329,8 @@ class Worker:
     def _cold(self) -> None:
         """Leave at once."""
         if self._loop is not None and hasattr(self, "_parts"):
-            dispatcher = self._parts[0]
+            dispatcher, settler, _ = self._parts
+            settler.hurry()
             self._loop.call_soon_threadsafe(dispatcher.forget)
             if isinstance(self.pool, SoloPool):
                 with contextlib.suppress(OperationalError):
