@@ -45,6 +45,18 @@ def test_every_test_that_a_page_names_exists(path):
     assert named - names_of_tests() == set()
 
 
+def anchors(path: Path) -> set[str]:
+    """The names that GitHub gives to the headings of a page."""
+    headings = re.findall(r"^#+ (.+)$", path.read_text(), re.MULTILINE)
+    return {re.sub(r"[^\w\- ]", "", heading.lower()).replace(" ", "-") for heading in headings}
+
+
+@pytest.mark.parametrize("path", PAGES, ids=lambda path: str(path.relative_to(ROOT)))
+def test_every_link_to_a_heading_leads_to_one(path):
+    links = re.findall(r"\]\(([^)#\s:]*)#([^)\s]+)\)", path.read_text())
+    assert [anchor for page, anchor in links if anchor not in anchors((path.parent / page) if page else path)] == []
+
+
 def test_every_guarantee_names_a_test():
     table = page("explanation/delivery.md").partition("| Guarantee | Not guaranteed | Tested by |")[2].split("\n\n")[0]
     rows = [line for line in table.splitlines() if line.startswith("| ") and not line.startswith("|---")]
