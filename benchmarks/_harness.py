@@ -29,7 +29,8 @@ class BenchError(Exception):
 
 
 def arguments(description, *, rounds=5, count=None, queues=False):
-    """Read the command line; every benchmark has these."""
+    """Make the command line; every benchmark has these options, and ends what it started when it is told to stop."""
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
     parser = argparse.ArgumentParser(description=description)
     parser.add_argument("--rounds", type=int, default=rounds)
     parser.add_argument("--json", type=Path, help="write the JSON here too")
