@@ -318,10 +318,14 @@ class Router:
             return None
         if not exchange and key in self.queues:
             return self.queues[key]
-        for queue in self.queues.values():
-            if exchange in (None, _name(queue.exchange)) and key in (None, queue.routing_key):
-                return queue
-        return None
+        return next((q for q in self.queues.values() if exchange in (None, _name(q.exchange)) and _leads_to(q, key)), None)
+
+
+def _leads_to(queue: Queue, key: str | None) -> bool:
+    if key in (None, queue.routing_key) or queue.exchange is None or queue.exchange.type != "topic":
+        return key in (None, queue.routing_key)
+    words = ({"*": r"[^.]+", "#": ".*"}.get(word) or re.escape(word) for word in (queue.routing_key or "").split("."))  # as kombu on Redis
+    return re.fullmatch(r"\.".join(words), key or "") is not None
 
 
 _NO_ROUTE: Final[Route] = {}

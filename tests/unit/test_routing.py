@@ -159,6 +159,18 @@ def test_an_exchange_and_a_key_lead_to_the_queue_bound_to_them():
     assert router.route("t", options={"routing_key": "video"}).queue == "v"
 
 
+def test_a_topic_exchange_leads_to_the_queue_whose_pattern_the_key_matches():
+    exchange = Exchange("media", "topic")
+    router = Router(
+        [Queue("celery"), Queue("exact", exchange, "video.raw"), Queue("one", exchange, "*.hd"), Queue("all", exchange, "video.#")]
+    )
+    keys = {"video.raw": "exact", "film.hd": "one", "video.x.y": "all", "a.b.hd": "celery", "videos": "celery"}
+    for key, queue in keys.items():
+        assert router.route("t", options={"exchange": "media", "routing_key": key}) == Destination(
+            queue=queue, exchange="media", routing_key=key
+        )
+
+
 def test_a_text_in_place_of_queues_is_refused():
     with pytest.raises(ImproperlyConfigured, match="task_queues is 'abc'"):
         Router("abc")
