@@ -56,7 +56,7 @@ NOTHING_EMBEDDED = {"callbacks": None, "errbacks": None, "chain": None, "chord":
 NOTHING_EMBEDDED_TEXT = dumps(NOTHING_EMBEDDED)
 
 
-class Draft(msgspec.Struct, frozen=True):
+class Draft(msgspec.Struct, frozen=True, gc=False):
     """One call, ready to be sent."""
 
     name: str

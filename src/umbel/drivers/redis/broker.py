@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Iterable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import replace
 from itertools import groupby
 from typing import Any, ClassVar
@@ -14,7 +15,7 @@ from umbel.clock import Clock, SystemClock
 from umbel.drivers.redis.backend import RedisBackend, record_args
 from umbel.drivers.redis.client import Client, load_script
 from umbel.drivers.redis.keys import DEFAULT_SEPARATOR, DEFAULT_STEPS, Keys, steps_of
-from umbel.exceptions import DecodeError
+from umbel.exceptions import BrokerUnavailable, DecodeError
 from umbel.ids import uuid
 from umbel.wire.message import glance, mark, marks
 
@@ -22,6 +23,7 @@ __all__ = ["RedisBroker"]
 
 CHUNK = 200  # messages in one script call: a script holds up the whole server
 VERBS = {Verb.ACK: b"A", Verb.RETRY: b"R", Verb.GIVE_BACK: b"G", Verb.BURY: b"B", Verb.PARK: b"P"}
+VALID = 500  # ms by the server's clock after which an order to recover is void
 LONGEST_WAIT = 0.1  # seconds: messages of foreign producers, who ring no bell, are found within this time
 
 
@@ -40,7 +42,8 @@ class RedisBroker(Broker):
         self._keys: dict[str, Keys] = {}
         self._backend: RedisBackend | None = None
         names = ("publish", "fetch", "settle", "renew", "leave", "recover", "mark_started", "promote", "depth", "unpark")
-        self._scripts = {name: load_script(name) for name in names} | {"publish_now": load_script("publish_now", shared=("_ring",))}
+        self._scripts = {name: load_script(name) for name in names}
+        self._scripts |= {name: load_script(name, shared=("_ring",)) for name in ("publish_now", "ring")}
 
     def open(self) -> None:
         self._client.call("PING")
@@ -76,8 +79,15 @@ class RedisBroker(Broker):
                 if later:
                     client.run(self._scripts["publish"], *(arg for item in chunk for arg in self._push_args(item)))
                 else:
-                    ready = keys.ready[steps_of(self._steps, priority)]
-                    client.run(self._scripts["publish_now"], keys.base, ready, *[item.raw for item in chunk])
+                    self._push(client, keys, keys.ready[steps_of(self._steps, priority)], [item.raw for item in chunk])
+
+    def _push(self, client: Client, keys: Keys, ready: str, raws: list[bytes]) -> None:
+        if len(raws) == 1:
+            client.run(self._scripts["publish_now"], keys.base, ready, raws[0])
+            return
+        client.call("LPUSH", ready, *raws)  # a script would copy every message twice more
+        with suppress(BrokerUnavailable):  # they are stored: who misses the bell finds them within LONGEST_WAIT
+            client.run(self._scripts["ring"], keys.base, len(raws))
 
     def _push_args(self, item: Item) -> tuple[Any, ...]:
         keys, step = self.keys(item.queue), steps_of(self._steps, item.priority)
@@ -170,7 +180,10 @@ class RedisBroker(Broker):
         return args
 
     def recover(self, queue: str, *, owner: str, limit: int) -> Recovered:
-        reply = self._run("recover", self.keys(queue).base, owner, min(limit, CHUNK))
+        # A server that was frozen carries out late what was sent before: by then owners that live may have missed a renewal.
+        seconds, micros = self._client.call("TIME")
+        until = int(seconds) * 1000 + int(micros) // 1000 + VALID
+        reply = self._run("recover", self.keys(queue).base, owner, min(limit, CHUNK), until)
         if reply is None:
             raise OwnerLost(owner)
         taken = []

@@ -1,10 +1,11 @@
 -- Take up to limit claims of one lapsed owner, newest first, and make them the caller's.
--- ARGV: base owner limit. Returns nil if the caller is lost, else {time, more, tag, started, raw, ...}
+-- ARGV: base owner limit until(ms, by this clock; later nothing is taken). Returns nil if the caller is lost, else {time, more, tag, started, raw, ...}
 local base, owner, limit = ARGV[1], ARGV[2], tonumber(ARGV[3])
 local owners, reaped = base .. '.owners', base .. '.reaped'
 if not redis.call('ZSCORE', owners, owner) then return false end
 local now = now_us()
 local reply = {string.format('%.0f', now), 0}
+if now / 1000 > tonumber(ARGV[4]) then return reply end
 local dead = redis.call('ZRANGE', reaped, 0, 0)[1]
 if not dead then
   dead = redis.call('ZRANGEBYSCORE', owners, '-inf', now / 1000, 'LIMIT', 0, 2)
