@@ -1,0 +1,77 @@
+"""The ledger's tasks, and some that do what tasks should not do to their process."""
+
+import asyncio
+import os
+import subprocess
+import sys
+import threading
+import time
+
+from ledger_app import app, dies, early, holds_the_lock, note, quiet, work  # noqa: F401 - producers take them from here
+
+from umbel.signals import worker_process_init, worker_ready
+
+app.conf.broker_connection_retry_on_startup = os.environ.get("FAULTS_RETRY", "1") == "1"
+
+
+@app.task
+def begins(number: int, seconds: float) -> int:
+    note(f"begins {number}")
+    time.sleep(seconds)
+    note(f"{number}")
+    return number
+
+
+@app.task
+async def begins_async(number: int, seconds: float) -> int:
+    note(f"begins {number}")
+    await asyncio.sleep(seconds)
+    note(f"{number}")
+    return number
+
+
+@app.task
+def forks(number: int) -> int:
+    """The child leaves as a program would: it runs on through whatever called this task."""
+    if os.fork() == 0:
+        sys.exit(0)
+    os.wait()
+    note(f"{number}")
+    return number
+
+
+@app.task
+def forks_and_returns(number: int) -> int:
+    if os.fork() == 0:
+        return -1
+    note(f"{number}")
+    return number
+
+
+@app.task
+def starts_things(number: int) -> str:
+    """A thread that outlives the task, and a program."""
+    threading.Thread(target=time.sleep, args=(60,)).start()
+    said = subprocess.run([sys.executable, "-c", "print('from a program')"], capture_output=True, text=True, check=True).stdout
+    note(f"{number}")
+    return said.strip()
+
+
+if os.environ.get("FAULTS_INIT_RAISES"):
+
+    @worker_process_init.connect
+    def break_the_start(**_: object) -> None:
+        note("init")
+        if os.environ["FAULTS_INIT_RAISES"] == "SystemExit":
+            raise SystemExit(3)
+        raise RuntimeError("the receiver is broken")
+
+
+if os.environ.get("FAULTS_SLOW_START"):
+    note("starting")
+    time.sleep(float(os.environ["FAULTS_SLOW_START"]))
+
+
+@worker_ready.connect
+def say_ready(**_: object) -> None:
+    note("ready")

@@ -1,0 +1,136 @@
+"""A TCP proxy that breaks on command: it cuts, freezes, swallows a reply, refuses."""
+
+import contextlib
+import socket
+import struct
+import threading
+from typing import Self
+from urllib.parse import urlsplit
+
+CHUNK = 65536
+RESET = struct.pack("ii", 1, 0)  # SO_LINGER: close with a reset
+
+
+class Proxy:
+    """Listens on a port of its own and passes everything on to the server at *url*."""
+
+    def __init__(self, url: str) -> None:
+        server = urlsplit(url)
+        assert server.hostname is not None
+        self._target = (server.hostname, server.port)
+        self._listener = socket.create_server(("127.0.0.1", 0), backlog=64)
+        self.port: int = self._listener.getsockname()[1]
+        self.url = f"{server.scheme}://127.0.0.1:{self.port}{server.path}"
+        self._lock = threading.Lock()
+        self._pairs: set[tuple[socket.socket, socket.socket]] = set()
+        self._requests, self._replies = threading.Event(), threading.Event()  # set: they flow
+        self._requests.set()
+        self._replies.set()
+        self._refusing = False
+        self._swallow: bytes | None = None
+        self.swallowed = threading.Event()
+        threading.Thread(target=self._accept, daemon=True).start()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._listener.close()
+        self.thaw()
+        self.cut()
+
+    def cut(self) -> int:
+        """Reset all connections; return how many that were."""
+        with self._lock:
+            pairs = list(self._pairs)
+        for pair in pairs:
+            self._end(pair)
+        return len(pairs)
+
+    def freeze(self, *, requests: bool = True, replies: bool = True) -> None:
+        """Pass nothing on in the named directions; connections stay open, and new ones are accepted."""
+        if requests:
+            self._requests.clear()
+        if replies:
+            self._replies.clear()
+
+    def thaw(self) -> None:
+        """Let everything flow again, what was held back first."""
+        self._requests.set()
+        self._replies.set()
+
+    def refuse(self, on: bool) -> None:
+        """Reset each new connection at once, or no longer."""
+        self._refusing = on
+
+    def swallow(self, part: bytes) -> None:
+        """Lose the reply of the next request in which *part* occurs, and reset its connection."""
+        self.swallowed.clear()
+        self._swallow = part
+
+    def _accept(self) -> None:
+        while True:
+            try:
+                client, _ = self._listener.accept()
+            except OSError:
+                return
+            if self._refusing:
+                reset(client)
+                continue
+            try:
+                server = socket.create_connection(self._target, timeout=5)
+            except OSError:
+                reset(client)
+                continue
+            server.settimeout(None)
+            for end in (client, server):
+                end.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+            pair = (client, server)
+            with self._lock:
+                self._pairs.add(pair)
+            losing = threading.Event()
+            threading.Thread(target=self._pass_requests, args=(pair, losing), daemon=True).start()
+            threading.Thread(target=self._pass_replies, args=(pair, losing), daemon=True).start()
+
+    def _pass_requests(self, pair: tuple[socket.socket, socket.socket], losing: threading.Event) -> None:
+        client, server = pair
+        with contextlib.suppress(OSError):
+            while data := client.recv(CHUNK):
+                self._requests.wait()
+                if self._swallow is not None and self._swallow in data:
+                    self._swallow = None
+                    losing.set()
+                server.sendall(data)
+        self._end(pair)
+
+    def _pass_replies(self, pair: tuple[socket.socket, socket.socket], losing: threading.Event) -> None:
+        client, server = pair
+        with contextlib.suppress(OSError):
+            while data := server.recv(CHUNK):
+                if losing.is_set():
+                    self.swallowed.set()
+                    break
+                self._replies.wait()
+                client.sendall(data)
+        self._end(pair)
+
+    def _end(self, pair: tuple[socket.socket, socket.socket]) -> None:
+        with self._lock:
+            if pair not in self._pairs:
+                return
+            self._pairs.discard(pair)
+        # What was sent to the server before the end still arrives there; the client sees a reset.
+        client, server = pair
+        with contextlib.suppress(OSError):
+            server.shutdown(socket.SHUT_RDWR)
+        server.close()
+        reset(client)
+
+
+def reset(end: socket.socket) -> None:
+    """Close *end* with a reset instead of a farewell."""
+    with contextlib.suppress(OSError):
+        end.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, RESET)
+    with contextlib.suppress(OSError):
+        end.shutdown(socket.SHUT_RD)  # wakes the thread that reads from it
+    end.close()

@@ -1,0 +1,51 @@
+"""Tasks that fork, start threads, or run for longer than a lease."""
+
+import signal
+
+import pytest
+from tests.process.test_worker import alive_in_session
+from tests.processes import wait_for
+
+pytestmark = pytest.mark.timeout(60)
+
+EMPTY = "QueueDepth(ready=0, delayed=0, claimed=0, parked=0, dead=0)"
+
+
+def stop(worker, code=0):
+    worker.send(signal.SIGTERM)
+    assert worker.exit_code() == code, worker.tail()
+
+
+@pytest.mark.parametrize("pool", ["prefork", "threads", "solo"])
+@pytest.mark.parametrize("task", ["forks", "forks_and_returns"])
+def test_the_copy_that_a_task_forks_tells_nothing_and_runs_nothing(on_file, pool, task):
+    with on_file.worker("-P", pool, "-c", "1") as worker:
+        said = on_file.send(
+            f"print([{task}.delay(n).get(timeout=20) for n in range(5)], [work.delay(n).get(timeout=20) for n in range(5, 20)])"
+        )
+        stop(worker)
+        left = [pid for pid in alive_in_session(worker.pid) if pid]
+    assert said.strip() == f"{list(range(5))} {list(range(5, 20))}"
+    assert on_file.depth() == EMPTY
+    assert left == []
+
+
+@pytest.mark.parametrize("pool", ["prefork", "threads", "asyncio"])  # solo is a program like any other: it waits for its threads
+def test_a_task_may_start_threads_and_programs_and_the_worker_still_stops(on_file, pool):
+    with on_file.worker("-P", pool, "-c", "1") as worker:
+        assert on_file.send("print(starts_things.delay(1).get(timeout=20))").strip() == "from a program"
+        worker.send(signal.SIGTERM)
+        assert worker.exit_code(5) == 0, worker.tail()
+
+
+@pytest.mark.parametrize(("pool", "task"), [("prefork", "begins"), ("asyncio", "begins_async"), ("asyncio", "begins"), ("solo", "begins")])
+def test_a_task_of_three_leases_runs_once_though_another_worker_waits(on_file, pool, task):
+    on_file.send(f"{task}.delay(1, 4.5)")
+    with on_file.worker("-P", pool, "-c", "1") as first:
+        wait_for(lambda: "begins 1" in on_file.lines(), 20, on_file.logs)
+        with on_file.worker("-c", "1") as second:
+            wait_for(lambda: on_file.numbers() == {1}, 20, on_file.logs)
+            wait_for(lambda: on_file.depth() == EMPTY, 5)
+            stop(second)
+        stop(first)
+    assert on_file.times("begins 1") == 1
