@@ -10,17 +10,17 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from contextvars import Context
 from dataclasses import dataclass, replace
-from itertools import count
 from typing import TYPE_CHECKING, Any
 
 import msgspec
 
+from umbel.attempts import deliver
 from umbel.broker import Item
 from umbel.current import current_frame, worker_frame
-from umbel.exceptions import BrokerUnavailable, EncodeError, NotSupported
+from umbel.exceptions import EncodeError, NotSupported
 from umbel.ids import anon_nodename, reply_oid, two_uuids, uuid
 from umbel.moments import Moment, moment
 from umbel.routing import Destination
@@ -35,7 +35,7 @@ if TYPE_CHECKING:
     from umbel.app import Umbel
     from umbel.task import Task
 
-__all__ = ["Draft", "Plan", "announce", "draft", "plan_of", "publish"]
+__all__ = ["Draft", "Plan", "announce", "draft", "drafts", "plan_of", "publish"]
 
 logger = logging.getLogger("celery.publish")
 
@@ -51,7 +51,6 @@ LATER = {
 }
 DELIVERY_MODES = {"persistent": 2, "transient": 1}
 CHUNK = 500  # messages in one call of the broker
-SHORTEST_ATTEMPT = 0.1  # seconds: less would be no attempt, even at the end of the time
 NOTHING_EMBEDDED = {"callbacks": None, "errbacks": None, "chain": None, "chord": None}
 NOTHING_EMBEDDED_TEXT = dumps(NOTHING_EMBEDDED)
 
@@ -153,17 +152,28 @@ def draft(plan: Plan, name: str, args: Sequence[Any], kwargs: Mapping[str, Any],
         NotSupported: an option is not built yet.
         QueueNotFound: it names a queue that must exist and does not.
     """
-    slip = Slip(
-        *two_uuids(),
-        reply_oid(id(plan.app)),
-        anon_nodename(),
-        saferepr(args, 1024, plan.depth) if args else repr(args),
-        saferepr(kwargs, 1024, plan.depth) if kwargs else repr(kwargs),
-    )
+    return drafts(plan, name, ((args, kwargs),), options, tell)[0]
+
+
+def drafts(
+    plan: Plan, name: str, calls: Iterable[tuple[Sequence[Any], Mapping[str, Any]]], options: Mapping[str, Any], tell: bool = True
+) -> list[Draft]:
+    """Do as `draft` does for many calls of one task."""
+    reply_to, origin, depth = reply_oid(id(plan.app)), anon_nodename(), plan.depth
     listened = before_task_publish.receivers or after_task_publish.receivers
-    form = plan.form
-    if form is None or options or listened or current_frame() is not None:
-        return _letter(plan, name, args, kwargs, options, slip, tell)
+    form = None if options or listened or current_frame() is not None else plan.form
+    found = []
+    for args, kwargs in calls:
+        task_id, tag = two_uuids()
+        argsrepr = saferepr(args, 1024, depth) if args else repr(args)
+        kwargsrepr = saferepr(kwargs, 1024, depth) if kwargs else repr(kwargs)
+        slip = Slip(task_id, tag, reply_to, origin, argsrepr, kwargsrepr)
+        found.append(_letter(plan, name, args, kwargs, options, slip, tell) if form is None else _filled(form, name, args, kwargs, slip))
+    return found
+
+
+def _filled(form: Form, name: str, args: Sequence[Any], kwargs: Mapping[str, Any], slip: Slip) -> Draft:
+    """Build the message of a call without options, of which nobody wants to hear."""
     try:
         raw = form.stencil.fill(slip, _plain_body(args, kwargs))
     except EncodeError as exc:
@@ -351,7 +361,7 @@ def publish(app: Umbel, drafts: Sequence[Draft], retry: bool | None = None, poli
         BrokerUnavailable: the broker did not take them within `broker_publish_timeout`.
     """
     for start in range(0, len(drafts), CHUNK):
-        _deliver(app, [each.item for each in drafts[start : start + CHUNK]], retry, policy)
+        deliver(app, [each.item for each in drafts[start : start + CHUNK]], retry, policy)
     if after_task_publish.receivers:
         announce(drafts)
 
@@ -362,38 +372,3 @@ def announce(drafts: Sequence[Draft]) -> None:
         for each in drafts:
             if each.told is not None:
                 after_task_publish.send(sender=each.name, **each.told)
-
-
-def _deliver(app: Umbel, items: Sequence[Item], retry: bool | None, policy: Mapping[str, Any] | None) -> None:
-    started = time.monotonic()
-    try:
-        app.broker.publish(items)  # which keeps to the deadline by itself
-    except BrokerUnavailable as exc:
-        _deliver_again(app, items, exc, started + app.conf.broker_publish_timeout, _pauses(app, retry, policy))
-
-
-def _deliver_again(app: Umbel, items: Sequence[Item], exc: BrokerUnavailable, deadline: float, pauses: Iterator[float]) -> None:
-    for pause in pauses:
-        # What may have arrived is not sent twice behind the caller's back.
-        if exc.maybe_sent or time.monotonic() + pause >= deadline:
-            break
-        time.sleep(pause)
-        try:
-            app.broker.publish(items, timeout=max(deadline - time.monotonic(), SHORTEST_ATTEMPT))
-        except BrokerUnavailable as again:
-            exc = again
-        else:
-            return
-    raise exc
-
-
-def _pauses(app: Umbel, retry: bool | None, policy: Mapping[str, Any] | None) -> Iterator[float]:
-    """Yield how long to wait before each attempt after the first."""
-    conf = app.conf
-    if not (conf.task_publish_retry if retry is None else retry):
-        return
-    policy = {**(conf.task_publish_retry_policy or {}), **(policy or {})}
-    most = policy.get("max_retries", 3)
-    pause, step, longest = policy.get("interval_start", 0), policy.get("interval_step", 0.2), policy.get("interval_max", 1)
-    for attempt in count() if most is None else range(most):
-        yield float(min(pause + step * attempt, longest))

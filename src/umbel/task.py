@@ -211,7 +211,11 @@ class Task(Generic[P, R]):
         """
         if self.app.conf.task_always_eager:
             return [self.apply_async(args, kwargs, **options) for args, kwargs in calls]
-        drafts = [self.draft(*self.checked(args, kwargs), options) for args, kwargs in calls]
+        checked = [self.checked(args, kwargs) for args, kwargs in calls]
+        if type(self).shadow_name is not Task.shadow_name:
+            drafts = [self.draft(args, kwargs, options) for args, kwargs in checked]
+        else:
+            drafts = publish.drafts(publish.plan_of(self.app, self.name, self), self.name, checked, options)
         publish.publish(self.app, drafts, options.get("retry"), options.get("retry_policy"))
         return [self.sent(draft, options) for draft in drafts]
 

@@ -1,0 +1,58 @@
+"""Messages on their way to a broker that may be away for a moment."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from itertools import count
+from typing import TYPE_CHECKING, Any
+
+from umbel.broker import Item
+from umbel.exceptions import BrokerUnavailable
+
+if TYPE_CHECKING:
+    from umbel.app import Umbel
+
+__all__ = ["deliver"]
+
+SHORTEST_ATTEMPT = 0.1  # seconds: less would be no attempt, even at the end of the time
+
+
+def deliver(app: Umbel, items: Sequence[Item], retry: bool | None, policy: Mapping[str, Any] | None) -> None:
+    """Put *items* on the broker, again after a failure if *retry* or the settings say so.
+
+    Raises:
+        BrokerUnavailable: the broker did not take them within `broker_publish_timeout`.
+    """
+    started = time.monotonic()
+    try:
+        app.broker.publish(items)  # which keeps to the deadline by itself
+    except BrokerUnavailable as exc:
+        _deliver_again(app, items, exc, started + app.conf.broker_publish_timeout, _pauses(app, retry, policy))
+
+
+def _deliver_again(app: Umbel, items: Sequence[Item], exc: BrokerUnavailable, deadline: float, pauses: Iterator[float]) -> None:
+    for pause in pauses:
+        # What may have arrived is not sent twice behind the caller's back.
+        if exc.maybe_sent or time.monotonic() + pause >= deadline:
+            break
+        time.sleep(pause)
+        try:
+            app.broker.publish(items, timeout=max(deadline - time.monotonic(), SHORTEST_ATTEMPT))
+        except BrokerUnavailable as again:
+            exc = again
+        else:
+            return
+    raise exc
+
+
+def _pauses(app: Umbel, retry: bool | None, policy: Mapping[str, Any] | None) -> Iterator[float]:
+    """Yield how long to wait before each attempt after the first."""
+    conf = app.conf
+    if not (conf.task_publish_retry if retry is None else retry):
+        return
+    policy = {**(conf.task_publish_retry_policy or {}), **(policy or {})}
+    most = policy.get("max_retries", 3)
+    pause, step, longest = policy.get("interval_start", 0), policy.get("interval_step", 0.2), policy.get("interval_max", 1)
+    for attempt in count() if most is None else range(most):
+        yield float(min(pause + step * attempt, longest))
