@@ -12,7 +12,7 @@ from typing import Any
 
 import pytest
 from tests import servers
-from tests.compat.celery_env import celery_python
+from tests.compat.celery_env import LOUDLY, celery_python
 from tests.processes import Running
 
 APPS = Path(__file__).parent / "apps"
@@ -101,3 +101,10 @@ def new_fleet(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Callable[...
 @pytest.fixture
 def fleet(new_fleet: Callable[..., Fleet]) -> Fleet:
     return new_fleet()
+
+
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
+    """Says at the end what was not tested: a skip is easily overlooked."""
+    reasons = {str(report.longrepr[2]) for report in terminalreporter.stats.get("skipped", ()) if isinstance(report.longrepr, tuple)}
+    for reason in sorted(reason for reason in reasons if LOUDLY in reason):
+        terminalreporter.write_line(f"!! {reason}", red=True)
