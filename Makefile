@@ -35,7 +35,7 @@ format: env ## let ruff rewrite what it can
 types: env ## mypy --strict
 	@.venv/bin/mypy
 
-bench: env ## the benchmarks; each prints JSON (ARGS="producer" for one)
+bench: env ## the benchmarks; each prints JSON (ARGS="publish" for one)
 	@scripts/bench.sh $(ARGS)
 
 docs: env ## write docs/reference/settings.md from the table of settings

@@ -86,6 +86,7 @@ class TaskRunner:
         conf = app.conf
         self._accept = app.accepted_content()
         self._serializer, self._compression, self._extended = conf.result_serializer, conf.result_compression, bool(conf.result_extended)
+        self._keeps = eager or (conf.result_backend or "disabled").partition(":")[0] != "disabled"  # is anybody to read a result?
 
     # In this thread
 
@@ -173,6 +174,9 @@ class TaskRunner:
                 sys.stderr.flush()
             os._exit(0)
 
+    def _ignores(self, call: Call) -> bool:
+        return bool(call.request.ignore_result) or not self._keeps
+
     def _meta(self, call: Call, state: str, result: Any, traceback: str | None = None) -> bytes:
         request = call.request
         meta = build_meta(
@@ -188,7 +192,7 @@ class TaskRunner:
         return encode_meta(meta, serializer=self._serializer, compression=self._compression)
 
     def _succeeded(self, call: Call, value: Any) -> Outcome:
-        meta = None if call.request.ignore_result else self._meta(call, states.SUCCESS, value)
+        meta = None if self._ignores(call) else self._meta(call, states.SUCCESS, value)
         outcome = call.outcome(Action.ACK, states.SUCCESS, meta)
         kind: Any = type(call.task)
         if own(kind).on_success:
@@ -224,7 +228,7 @@ class TaskRunner:
         if item is None:  # raised by hand: nothing was asked to be sent
             return self._failed(call, exc)
         meta = None
-        if not call.request.ignore_result:
+        if not self._ignores(call):
             meta = self._meta(call, states.RETRY, exc.exc or exc, traceback=info.text)
         call.task.on_retry(exc, call.request.id or "", call.args, call.kwargs, info)
         if signals.task_retry.receivers:
@@ -239,14 +243,14 @@ class TaskRunner:
         )
         if exc.requeue:
             return call.outcome(Action.REQUEUE, "")
-        meta = None if call.request.ignore_result else self._meta(call, states.FAILURE, exc)
+        meta = None if self._ignores(call) else self._meta(call, states.FAILURE, exc)
         return call.outcome(Action.BURY, states.FAILURE, meta, reason=f"rejected: {exc.reason}")
 
     def _failed(self, call: Call, exc: BaseException) -> Outcome:
         info = ErrorInfo.of(exc)
         task, request = call.task, call.request
         meta = None
-        if not request.ignore_result or task.store_errors_even_if_ignored:
+        if self._keeps and (not request.ignore_result or task.store_errors_even_if_ignored):
             meta = self._meta(call, states.FAILURE, exc, traceback=info.text)
         self._hook(call, task.on_failure, exc, request.id, call.args, call.kwargs, info)
         if signals.task_failure.receivers:

@@ -19,6 +19,7 @@ __all__ = ["Fetcher"]
 logger = logging.getLogger("celery.worker.consumer")
 WAIT = 0.5  # seconds that an idle worker waits in the broker before it claims again
 PAUSE = 0.1  # seconds until it looks again whether there is room
+FLOW = 8  # messages in one turn that promise another claim soon
 MOST_UNSETTLED = 5000  # settlements that may wait; then no more is claimed until some are written
 
 
@@ -67,7 +68,8 @@ class Fetcher:
                 except BrokerUnavailable:
                     await self._pause(PAUSE)
             else:
-                self._settler.claims_flow = True
+                # After a handful of messages the next claim may be long in coming: what they acknowledge is not kept waiting.
+                self._settler.claims_flow = sum(filter(None, found)) >= FLOW
         await self._give_up_unanswered()
 
     async def _pause(self, seconds: float) -> None:
