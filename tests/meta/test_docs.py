@@ -140,9 +140,16 @@ def test_the_walk_through_of_a_readme_works(name, tmp_path):
         running.waits_to_print(" ready.")
         answer = wait_for(lambda: post_to(post[-1].replace("127.0.0.1:8000", address)))
         running.waits_to_print(f"Task myapp_infra.tasks.send_email_task[{answer['task_id']}] succeeded")
-        read = urllib.request.Request(f"http://{address}/api/result/{answer['task_id']}/", headers={"Accept": "application/json"})
-        with urllib.request.urlopen(read, timeout=10) as reply:
-            assert json.load(reply) == {"state": "SUCCESS", "ready": True}
+        # The line is printed before the result is stored.
+        result = f"http://{address}/api/result/{answer['task_id']}/"
+        wait_for(lambda: read_from(result) == {"state": "SUCCESS", "ready": True}, why=running.tail)
+
+
+def read_from(url: str) -> dict[str, object]:
+    """Read what a view answers as JSON."""
+    request = urllib.request.Request(url, headers={"Accept": "application/json"})
+    with urllib.request.urlopen(request, timeout=10) as reply:
+        return json.load(reply)
 
 
 def post_to(url: str) -> dict[str, str]:
