@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from contextvars import Context
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
@@ -21,7 +21,7 @@ from umbel.attempts import deliver
 from umbel.broker import Item
 from umbel.current import current_frame, worker_frame
 from umbel.exceptions import EncodeError, NotSupported
-from umbel.ids import anon_nodename, reply_oid, two_uuids, uuid
+from umbel.ids import anon_nodename, reply_oid, uuid, uuids
 from umbel.moments import Moment, moment
 from umbel.routing import Destination
 from umbel.signals import after_task_publish, before_task_publish
@@ -156,15 +156,15 @@ def draft(plan: Plan, name: str, args: Sequence[Any], kwargs: Mapping[str, Any],
 
 
 def drafts(
-    plan: Plan, name: str, calls: Iterable[tuple[Sequence[Any], Mapping[str, Any]]], options: Mapping[str, Any], tell: bool = True
+    plan: Plan, name: str, calls: Sequence[tuple[Sequence[Any], Mapping[str, Any]]], options: Mapping[str, Any], tell: bool = True
 ) -> list[Draft]:
     """Do as `draft` does for many calls of one task."""
     reply_to, origin, depth = reply_oid(id(plan.app)), anon_nodename(), plan.depth
     listened = before_task_publish.receivers or after_task_publish.receivers
     form = None if options or listened or current_frame() is not None else plan.form
     found = []
-    for args, kwargs in calls:
-        task_id, tag = two_uuids()
+    ids = iter(uuids(2 * len(calls)))
+    for (args, kwargs), task_id, tag in zip(calls, ids, ids, strict=True):
         argsrepr = saferepr(args, 1024, depth) if args else repr(args)
         kwargsrepr = saferepr(kwargs, 1024, depth) if kwargs else repr(kwargs)
         slip = Slip(task_id, tag, reply_to, origin, argsrepr, kwargsrepr)
