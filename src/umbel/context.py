@@ -18,6 +18,7 @@ class Context:
     called_directly: bool = True
     chain: Any = None
     chord: Any = None
+    consumed_from: str = ""  # ours: the queue that the message was claimed from
     correlation_id: str | None = None
     delivery_info: Mapping[str, Any] | None = None
     errbacks: Any = None

@@ -300,8 +300,8 @@ class BrokerUnavailable(OperationalError):
 
     Args:
         args: the sentence.
-        maybe_sent: the request had left this process, so the broker may have acted on it. Publishing again with the
-            same task id is safe.
+        maybe_sent: the request had left this process, so the broker may have acted on it. Publishing again may
+            run the task twice.
     """
 
     def __init__(self, *args: Any, maybe_sent: bool = False) -> None:

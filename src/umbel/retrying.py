@@ -99,7 +99,9 @@ def _carried(request: Context) -> dict[str, Any]:
         stamps=request.stamps,
     )
     where = request.delivery_info or {}
-    if where.get("exchange"):
+    if request.consumed_from:  # whatever the exchange was: the worker that runs it now consumes this queue
+        options["queue"] = request.consumed_from
+    elif where.get("exchange"):
         options.update(exchange=where["exchange"], routing_key=where.get("routing_key"))
     elif where.get("routing_key"):
         options["queue"] = where["routing_key"]

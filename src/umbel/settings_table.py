@@ -19,7 +19,7 @@ Status = Literal["implemented", "accepted", "later"]
 
 IMPLEMENTED: Final = "implemented"
 ACCEPTED: Final = "accepted"  # may be set, changes nothing: umbel has no use for it
-LATER: Final = "later"  # not built yet: who needs it raises NotSupported
+LATER: Final = "later"  # not built yet: a worker says at its start which of them are set
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -56,13 +56,13 @@ _ALL = (
     _("beat_sync_every", "int", 0, "tasks", "Number of sent tasks after which beat saves its state; 0 saves by time.", LATER, "CELERYBEAT_SYNC_EVERY"),
     _("beat_cron_starting_deadline", "float|none", None, "seconds", "How late a missed crontab run may still start.", LATER, "CELERYBEAT_CRON_STARTING_DEADLINE"),
     _("broker_url", "str|list|none", None, "", "Where messages go. There is no default: publishing without one is an error.", IMPLEMENTED, "BROKER_URL"),
-    _("broker_read_url", "str|list|none", None, "", "Another URL for workers; None means as `broker_url`.", IMPLEMENTED, "BROKER_READ_URL"),
+    _("broker_read_url", "str|list|none", None, "", "Another URL for workers; None means as `broker_url`.", LATER, "BROKER_READ_URL"),
     _("broker_write_url", "str|list|none", None, "", "Another URL for producers; None means as `broker_url`.", IMPLEMENTED, "BROKER_WRITE_URL"),
     _("broker_transport", "str|none", None, "", "The scheme of `broker_url` says it now.", ACCEPTED, "BROKER_TRANSPORT"),
     _("broker_transport_options", "dict", {}, "", "Options for the broker's driver.", IMPLEMENTED, "BROKER_TRANSPORT_OPTIONS"),
     _("broker_connection_timeout", "float|none", 4, "seconds", "Time to make a connection; `broker_publish_timeout` bounds publishing as a whole.", ACCEPTED, "BROKER_CONNECTION_TIMEOUT"),
-    _("broker_connection_retry", "bool", True, "", "Whether a worker connects again after it lost the broker.", IMPLEMENTED, "BROKER_CONNECTION_RETRY"),
-    _("broker_connection_retry_on_startup", "bool|none", None, "", "Whether a worker waits for a broker that is not there yet; None means as `broker_connection_retry`.", IMPLEMENTED, "BROKER_CONNECTION_RETRY_ON_STARTUP"),
+    _("broker_connection_retry", "bool", True, "", "Whether a worker connects again after it lost the broker.", ACCEPTED, "BROKER_CONNECTION_RETRY"),
+    _("broker_connection_retry_on_startup", "bool|none", None, "", "Whether a worker waits for a broker that is not there yet; otherwise it ends with one sentence.", IMPLEMENTED, "BROKER_CONNECTION_RETRY_ON_STARTUP"),
     _("broker_connection_max_retries", "int|none", 100, "attempts", "A worker tries until it is stopped.", ACCEPTED, "BROKER_CONNECTION_MAX_RETRIES"),
     _("broker_channel_error_retry", "bool", False, "", "Errors of AMQP channels do not exist here.", ACCEPTED, "BROKER_CHANNEL_ERROR_RETRY"),
     _("broker_failover_strategy", "str|callable|none", None, "", "How the next of several broker URLs is chosen.", LATER, "BROKER_FAILOVER_STRATEGY"),
@@ -178,7 +178,7 @@ _ALL = (
     _("task_acks_on_failure", "bool|none", None, "", "The same for failures alone; None leaves it to the setting for both.", IMPLEMENTED, "CELERY_ACKS_ON_FAILURE"),
     _("task_acks_on_timeout", "bool|none", None, "", "The same for time limits alone; None leaves it to the setting for both.", IMPLEMENTED, "CELERY_ACKS_ON_TIMEOUT"),
     _("task_always_eager", "bool", False, "", "Whether calls run here and now instead of being sent.", IMPLEMENTED, "CELERY_ALWAYS_EAGER"),
-    _("task_annotations", "dict|list|str|object|none", None, "", "Attributes to set on tasks, by name or for all.", IMPLEMENTED, "CELERY_ANNOTATIONS"),
+    _("task_annotations", "dict|list|str|object|none", None, "", "Attributes to set on tasks, by name or for all.", LATER, "CELERY_ANNOTATIONS"),
     _("task_compression", "str|none", None, "", "How messages are compressed.", IMPLEMENTED, "CELERY_MESSAGE_COMPRESSION"),
     _("task_create_missing_queues", "bool", True, "", "Whether a queue that `task_queues` does not list may be used.", IMPLEMENTED, "CELERY_CREATE_MISSING_QUEUES"),
     _("task_create_missing_queue_type", "'classic'|'quorum'", "classic", "", "Kind of such a queue on RabbitMQ.", ACCEPTED, "CELERY_CREATE_MISSING_QUEUE_TYPE"),
@@ -225,7 +225,7 @@ _ALL = (
     _("worker_enable_remote_control", "bool", True, "", "Whether workers listen to control commands.", LATER, "CELERY_ENABLE_REMOTE_CONTROL"),
     _("worker_hijack_root_logger", "bool", True, "", "Whether the worker replaces the handlers of the root logger.", IMPLEMENTED, "CELERYD_HIJACK_ROOT_LOGGER"),
     _("worker_log_color", "bool|none", None, "", "Whether the log has colours; None decides by the terminal.", IMPLEMENTED, "CELERYD_LOG_COLOR"),
-    _("worker_log_datefmt", "str|none", None, "", "Format of times in the worker's log.", IMPLEMENTED, "CELERYD_LOG_DATEFMT"),
+    _("worker_log_datefmt", "str|none", None, "", "Format of times in the worker's log.", LATER, "CELERYD_LOG_DATEFMT"),
     _("worker_log_format", "str", "[%(asctime)s: %(levelname)s/%(processName)s] %(message)s", "", "Format of lines in the worker's log.", IMPLEMENTED, "CELERYD_LOG_FORMAT"),
     _("worker_lost_wait", "float", 10.0, "seconds", "What a dead process had finished is known at once.", ACCEPTED, "CELERYD_WORKER_LOST_WAIT"),
     _("worker_max_memory_per_child", "int|none", None, "KiB", "Memory above which a process is replaced.", LATER, "CELERYD_MAX_MEMORY_PER_CHILD"),
@@ -243,7 +243,7 @@ _ALL = (
     _("worker_redirect_stdouts_level", "str|int", "WARNING", "", "At which level.", IMPLEMENTED, "CELERY_REDIRECT_STDOUTS_LEVEL"),
     _("worker_send_task_events", "bool", False, "", "Whether workers tell on the bus what their tasks do.", LATER, "CELERY_SEND_EVENTS"),
     _("worker_state_db", "str|none", None, "", "File in which a worker remembers revoked tasks.", LATER, "CELERYD_STATE_DB"),
-    _("worker_task_log_datefmt", "str|none", None, "", "Format of times in the log of tasks.", IMPLEMENTED, "CELERYD_TASK_LOG_DATEFMT"),
+    _("worker_task_log_datefmt", "str|none", None, "", "Format of times in the log of tasks.", LATER, "CELERYD_TASK_LOG_DATEFMT"),
     _("worker_task_log_format", "str", "[%(asctime)s: %(levelname)s/%(processName)s] %(task_name)s[%(task_id)s]: %(message)s", "", "Format of lines in the log of tasks.", IMPLEMENTED, "CELERYD_TASK_LOG_FORMAT"),
     _("worker_timer", "str|type|none", None, "", "There is no timer to replace.", ACCEPTED, "CELERYD_TIMER"),
     _("worker_timer_precision", "float", 1.0, "seconds", "The broker knows when a delayed message is due.", ACCEPTED, "CELERYD_TIMER_PRECISION"),

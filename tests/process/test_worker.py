@@ -185,3 +185,17 @@ def test_a_worker_that_was_stopped_past_its_lease_changes_nothing_when_it_goes_o
 
 def stopped_order(session: int) -> list[int]:
     return [int(row.split()[1]) for row in alive_in_session(session)]
+
+
+def test_a_retry_goes_to_the_queue_that_its_message_came_from(ledger):
+    """Whatever exchange a foreign producer named: the worker that runs it consumes this queue."""
+    ledger.script(
+        "from ledger_app import app\nfrom umbel.broker import Item\nfrom umbel.ids import uuid\nimport base64, json\n"
+        "raw = json.dumps({'body': base64.b64encode(b'[[5, 1], {}, {}]').decode(), 'content-encoding': 'utf-8',\n"
+        "    'content-type': 'application/json', 'headers': {'task': 'ledger_app.flaky', 'id': uuid()},\n"
+        "    'properties': {'body_encoding': 'base64', 'delivery_tag': uuid(),\n"
+        "    'delivery_info': {'exchange': 'pictures', 'routing_key': 'new'}}}).encode()\n"
+        "app.broker.publish([Item(raw=raw, queue='img', id='5')])"
+    )
+    with ledger.worker("-c", "1", "-Q", "img"):
+        wait_for(lambda: ledger.numbers() == {5}, 20, ledger.logs)

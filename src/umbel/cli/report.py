@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
 __all__ = ["report"]
 
-PACKAGES = ("umbel", "click", "msgspec", "rich", "redis", "hiredis", "django", "djangorestframework", "celery", "kombu")
+PACKAGES = ("umbel", "click", "msgspec", "redis", "hiredis", "django", "djangorestframework", "celery", "kombu")
 
 PARAMETERS: list[click.Parameter] = [click.Option(["--json", "as_json"], is_flag=True, help="Print it as JSON.")]
 

@@ -91,7 +91,7 @@ def own_options() -> list[click.Parameter]:
         ),
         click.Option(["-f", "--logfile"], type=click.Path(dir_okay=False), help="File for the log, instead of standard error."),
         click.Option(["-I", "--include"], type=words, help="More modules to import."),
-        click.Option(["-E", "--task-events", "--events"], is_flag=True, help="Send events of tasks."),
+        click.Option(["-E", "--task-events", "--events"], is_flag=True, help="Accepted; events come with a later version."),
         click.Option(["--prefetch-multiplier"], type=click.IntRange(min=0), help="Messages to hold per slot at most; 0: as run times say."),
         click.Option(["--disable-prefetch"], is_flag=True, help="Hold one message per slot at most."),
         click.Option(["--purge", "--discard"], is_flag=True, help="Delete what waits in the queues first. There is no undo."),

@@ -15,6 +15,8 @@ class Job(msgspec.Struct, frozen=True, array_like=True):
     tag: int  # the parent's number for the delivery
     fence: int
     raw: bytes
+    queue: str = ""  # where it was claimed: there its retry goes
+    redelivered: bool = False
 
 
 class Action(IntEnum):

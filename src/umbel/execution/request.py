@@ -33,7 +33,9 @@ def open_request(app: Umbel, job: Job, *, node: str, accept: frozenset[str], eag
     args, kwargs, embed = wire.payload(message, accept)
     task = app.tasks[message.headers["task"]]
     request = context_of(message, args, kwargs, embed)
-    request.fence, request.hostname, request.is_eager = job.fence, node, eager
+    request.fence, request.hostname, request.is_eager, request.consumed_from = job.fence, node, eager, job.queue
+    if job.redelivered:
+        request.delivery_info = {**(request.delivery_info or {}), "redelivered": True}
     if request.ignore_result is None:
         request.ignore_result = bool(task.ignore_result)
     return task, request

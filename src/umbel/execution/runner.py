@@ -219,6 +219,11 @@ class TaskRunner:
                 return self._rejected(call, exc)
             return self._failed(call, exc)
         except Exception as error:
+            if signals.task_internal_error.receivers:
+                signals.task_internal_error.send(
+                    sender=call.task, task_id=call.request.id, args=call.args, kwargs=call.kwargs, request=call.request,
+                    exception=error, traceback=error.__traceback__, einfo=ErrorInfo.of(error),
+                )  # fmt: skip
             logger.critical("Task %s[%s] INTERNAL ERROR: %r", call.task.name, call.request.id, error, exc_info=True)
             return call.outcome(Action.BURY, "", reason=f"internal error after {exc!r}: {error!r}")
 

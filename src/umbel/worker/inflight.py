@@ -47,7 +47,10 @@ class Packet:
 
     def jobs(self) -> list[Job]:
         """Return what the slot gets."""
-        return [Job(tag, request.delivery.fence, request.delivery.raw) for tag, request in self.requests]
+        return [
+            Job(tag, (held := request.delivery).fence, held.raw, held.queue, held.suspect or held.attempts > 0)
+            for tag, request in self.requests
+        ]
 
 
 class Inflight:

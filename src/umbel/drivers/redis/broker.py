@@ -41,7 +41,7 @@ class RedisBroker(Broker):
         self._steps = tuple(options.get("priority_steps", DEFAULT_STEPS))
         self._keys: dict[str, Keys] = {}
         self._backend: RedisBackend | None = None
-        names = ("publish", "fetch", "settle", "renew", "leave", "recover", "mark_started", "promote", "depth", "unpark")
+        names = ("any", "publish", "fetch", "settle", "renew", "leave", "recover", "mark_started", "promote", "depth", "unpark")
         self._scripts = {name: load_script(name) for name in names}
         self._scripts |= {name: load_script(name, shared=("_ring",)) for name in ("publish_now", "ring")}
 
@@ -72,14 +72,20 @@ class RedisBroker(Broker):
             client.close()
 
     def _publish(self, client: Client, items: Sequence[Item]) -> None:
+        begun = False
         for (queue, later, priority), run in groupby(items, key=place_of):
             keys, group = self.keys(queue), list(run)
             for start in range(0, len(group), CHUNK):
                 chunk = group[start : start + CHUNK]
-                if later:
-                    client.run(self._scripts["publish"], *(arg for item in chunk for arg in self._push_args(item)))
-                else:
-                    self._push(client, keys, keys.ready[steps_of(self._steps, priority)], [item.raw for item in chunk])
+                try:
+                    if later:
+                        client.run(self._scripts["publish"], *(arg for item in chunk for arg in self._push_args(item)))
+                    else:
+                        self._push(client, keys, keys.ready[steps_of(self._steps, priority)], [item.raw for item in chunk])
+                except BrokerUnavailable as exc:
+                    exc.maybe_sent = exc.maybe_sent or begun  # what came before this chunk is stored
+                    raise
+                begun = True
 
     def _push(self, client: Client, keys: Keys, ready: str, raws: list[bytes]) -> None:
         if len(raws) == 1:
@@ -134,10 +140,7 @@ class RedisBroker(Broker):
 
     def _any(self, queues: Sequence[str]) -> bool:
         """Look for messages that rang no bell: of foreign producers, and such as have become due."""
-        now = int(time.time() * 1000)
-        keys = [self.keys(queue) for queue in queues]
-        ready = ("EXISTS", *(name for each in keys for name in each.ready))
-        return any(self._client.pipeline([ready, *(("ZCOUNT", each["delayed"], "-inf", now) for each in keys)]))
+        return any(self._client.run_many(self._scripts["any"], [(self.keys(q).base, "\0".join(self.keys(q).ready)) for q in queues]))
 
     def settle(self, settlements: Sequence[Settlement]) -> list[bool]:
         outcomes: dict[int, bool] = {}

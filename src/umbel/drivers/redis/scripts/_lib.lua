@@ -48,7 +48,7 @@ local FINAL = {SUCCESS = true, FAILURE = true, REVOKED = true}
 
 local function refused(stored, state, fence)
   if not stored then return false end
-  if string.find(string.sub(stored, 1, 40), 'SUCCESS', 1, true) then return true end
+  if string.find(string.sub(stored, 1, 20), 'SUCCESS', 1, true) then return true end
   local stored_fence = tonumber(string.match(stored, '"fence": ?(%d+)}$') or '0')
   if fence == 0 or stored_fence == 0 then return false end
   if fence < stored_fence then return true end
