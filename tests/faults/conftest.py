@@ -41,7 +41,8 @@ class Faults(Ledger):
 
 def faults_on(broker: str, backend: str, folder: Path, **env: str) -> Faults:
     plain = ledger_on(broker, backend, folder)
-    plain.env.update({"PYTHONPATH": f"{APPS}{os.pathsep}{LEDGER_APPS}", **env})
+    path = os.pathsep.join(filter(None, (str(APPS), str(LEDGER_APPS), os.environ.get("PYTHONPATH"))))
+    plain.env.update({"PYTHONPATH": path, **env})
     return Faults(plain.env, folder)
 
 

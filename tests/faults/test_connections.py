@@ -64,12 +64,13 @@ def test_the_lost_reply_of_a_settlement_is_no_warning_and_repeats_nothing(direct
 
 def test_the_lost_reply_of_an_early_acknowledgement_loses_no_task(direct, behind, proxy):
     with behind.worker("-c", "1") as worker:
-        worker.waits_to_print("ready.")
+        direct.send("early.delay(0, 0)")  # the server has seen the script then: what is lost is no request to send it
+        wait_for(lambda: "0" in behind.lines() and direct.depth() == EMPTY, 10, behind.logs)
         proxy.swallow(script("settle"))
         direct.send("early.delay(1, 0)")
-        assert proxy.swallowed.wait(10)
+        assert proxy.swallowed.wait(10), worker.tail()
         wait_for(lambda: "1" in behind.lines(), 10, behind.logs)
-    assert behind.lines() == ["ready", "started 1", "1"]
+    assert behind.lines() == ["ready", "started 0", "0", "started 1", "1"]
 
 
 def script(name: str) -> bytes:
