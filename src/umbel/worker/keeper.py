@@ -33,8 +33,13 @@ LOOK_EVERY = 0.5  # seconds
 class Keeper:
     """The parent's handle of its keeper process."""
 
-    def __init__(self, url: str, options: dict[str, Any], queues: Sequence[str], *, lease: float, renewal: float) -> None:
-        self._order = {"url": url, "options": options, "queues": list(queues), "lease": lease, "renewal": renewal, "parent": os.getpid()}
+    def __init__(
+        self, url: str, options: dict[str, Any], queues: Sequence[str], *, lease: float, renewal: float, base_dir: str | None
+    ) -> None:
+        self._order = {
+            "url": url, "options": options, "queues": list(queues), "lease": lease, "renewal": renewal,
+            "base_dir": base_dir, "parent": os.getpid(),
+        }  # fmt: skip
         self._process: subprocess.Popen[bytes] | None = None
         self._owner = ""
 
@@ -46,7 +51,7 @@ class Keeper:
             self._process = subprocess.Popen([sys.executable, "-m", "umbel.worker.keeper"], stdin=subprocess.PIPE, process_group=0)
         assert self._process.stdin is not None
         with contextlib.suppress(BrokenPipeError):
-            self._process.stdin.write(json.dumps({**self._order, "owner": owner}).encode() + b"\n")
+            self._process.stdin.write(json.dumps({**self._order, "owner": owner}, default=str).encode() + b"\n")
             self._process.stdin.flush()
 
     async def watch(self) -> None:
@@ -88,7 +93,7 @@ def main() -> None:
             if not lines:
                 continue
             order = json.loads(lines[-1])
-            broker = broker or open_broker(order["url"], options=order["options"])
+            broker = broker or open_broker(order["url"], options=order["options"], base_dir=order["base_dir"])
         if broker is not None and time.monotonic() >= next_renewal:
             next_renewal = time.monotonic() + order["renewal"]
             if runs(order["parent"]):

@@ -283,7 +283,7 @@ class Worker:
             return None
         keeper = Keeper(
             self.app.broker_url(), dict(self.conf.broker_transport_options or {}), self.queues,
-            lease=lease.lease, renewal=self.conf.worker_lease_renewal,
+            lease=lease.lease, renewal=self.conf.worker_lease_renewal, base_dir=base_dir(),
         )  # fmt: skip
         keeper.keep(lease.owner)
         lease.on_joined = lambda: keeper.keep(lease.owner)
