@@ -16,7 +16,7 @@ HEADERS = [
     "lang", "task", "id", "shadow", "eta", "expires", "group", "group_index", "retries", "timelimit", "root_id", "parent_id",
     "argsrepr", "kwargsrepr", "origin", "ignore_result", "replaced_task_nesting", "stamped_headers", "stamps",
 ]  # fmt: skip
-FIXTURES = Path(__file__).parents[3] / "shared" / "contract" / "fixtures" / "redis" / "producer"
+RECORDED = Path(__file__).parents[1] / "compat" / "fixtures" / "produced.json"
 
 
 @pytest.fixture
@@ -78,14 +78,13 @@ OURS = ("id", "root_id", "origin")
 OUR_PROPERTIES = ("correlation_id", "reply_to", "delivery_tag")
 
 
-@pytest.mark.skipif(not FIXTURES.exists(), reason="the recorded messages of Celery are not beside this checkout")
 @pytest.mark.parametrize("case", CASES)
 def test_a_call_is_what_celery_recorded_but_for_its_ids(app, add, case):
     args, options = CASES[case]
     queue = options.get("queue", "celery")
     app.conf.task_delay_for = "celery"
     add.apply_async(args, **options)
-    recorded = json.loads((FIXTURES / f"{case}.json").read_text())["broker_db"][queue]["value"][0]
+    (recorded,) = json.loads(RECORDED.read_text())[case]
     theirs = json.loads(recorded)
     (ours,) = sent(app, queue)
     for name in OURS:
