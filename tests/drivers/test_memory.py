@@ -2,9 +2,9 @@ from uuid import uuid4
 
 import pytest
 
-from umbel.drivers.memory import MemoryBackend, MemoryBroker
+from umbel.drivers.memory import MemoryBackend, MemoryBroker, MemoryBus, MemoryLeases
 from umbel.testing import FakeClock
-from umbel.testing.conformance import BackendConformance, BrokerConformance
+from umbel.testing.conformance import BackendConformance, BrokerConformance, BusConformance, LeaseConformance
 
 
 class Timed:
@@ -35,3 +35,15 @@ class TestMemoryBackend(Timed, BackendConformance):
     @pytest.fixture
     def make_backend(self, url):
         return lambda: MemoryBackend(url, clock=self.clock)
+
+
+class TestMemoryBus(Timed, BusConformance):
+    @pytest.fixture
+    def make_bus(self, url):
+        return lambda: MemoryBus(url)
+
+
+class TestMemoryLeases(Timed, LeaseConformance):
+    @pytest.fixture
+    def make_leases(self, url):
+        return lambda: MemoryLeases(url, clock=self.clock)

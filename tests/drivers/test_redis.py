@@ -1,6 +1,6 @@
 import pytest
 
-from umbel.testing.conformance import BackendConformance, BrokerConformance
+from umbel.testing.conformance import BackendConformance, BrokerConformance, BusConformance, LeaseConformance
 
 redis = pytest.importorskip("umbel.drivers.redis")
 pytestmark = pytest.mark.redis
@@ -22,3 +22,15 @@ class TestRedisBackend(BackendConformance):
     @pytest.fixture
     def make_backend(self, redis_url, redis_prefix):
         return lambda: redis.RedisBackend(redis_url, options={"global_keyprefix": redis_prefix})
+
+
+class TestRedisBus(BusConformance):
+    @pytest.fixture
+    def make_bus(self, redis_url, redis_prefix):
+        return lambda: redis.RedisBus(redis_url, options={"global_keyprefix": redis_prefix})
+
+
+class TestRedisLeases(LeaseConformance):
+    @pytest.fixture
+    def make_leases(self, redis_url, redis_prefix):
+        return lambda: redis.RedisLeases(redis_url, options={"global_keyprefix": redis_prefix})

@@ -1,8 +1,8 @@
 import pytest
 
-from umbel.drivers.sqlite import SQLiteBackend, SQLiteBroker
+from umbel.drivers.sqlite import SQLiteBackend, SQLiteBroker, SQLiteBus, SQLiteLeases
 from umbel.testing import FakeClock
-from umbel.testing.conformance import BackendConformance, BrokerConformance
+from umbel.testing.conformance import BackendConformance, BrokerConformance, BusConformance, LeaseConformance
 
 
 class Timed:
@@ -35,3 +35,15 @@ class TestSQLiteBackend(Timed, BackendConformance):
     @pytest.fixture
     def make_backend(self, url):
         return lambda: SQLiteBackend(url, clock=self.clock)
+
+
+class TestSQLiteBus(Timed, BusConformance):
+    @pytest.fixture
+    def make_bus(self, url):
+        return lambda: SQLiteBus(url)
+
+
+class TestSQLiteLeases(Timed, LeaseConformance):
+    @pytest.fixture
+    def make_leases(self, url):
+        return lambda: SQLiteLeases(url, clock=self.clock)

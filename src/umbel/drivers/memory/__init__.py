@@ -2,5 +2,7 @@
 
 from umbel.drivers.memory.backend import MemoryBackend
 from umbel.drivers.memory.broker import MemoryBroker
+from umbel.drivers.memory.bus import MemoryBus
+from umbel.drivers.memory.leases import MemoryLeases
 
-__all__ = ["MemoryBackend", "MemoryBroker"]
+__all__ = ["MemoryBackend", "MemoryBroker", "MemoryBus", "MemoryLeases"]

@@ -8,13 +8,16 @@ from dataclasses import dataclass, field
 from functools import partial
 from heapq import heappop, heappush
 from itertools import count
+from queue import SimpleQueue
+from typing import NamedTuple
 from urllib.parse import urlsplit
 
 from umbel.backend import Record
 from umbel.broker import Item
+from umbel.bus import Heard
 from umbel.drivers.acceptance import may_replace
 
-__all__ = ["Message", "Owner", "Queue", "Result", "Store", "store_of"]
+__all__ = ["Held", "Message", "Owner", "Queue", "Result", "Store", "store_of"]
 
 
 @dataclass(slots=True, eq=False)
@@ -81,6 +84,14 @@ class Result:
     expires: float | None  # seconds since the epoch
 
 
+class Held(NamedTuple):
+    """One lease."""
+
+    holder: str
+    fence: int
+    expires: float  # by `Clock.boottime`
+
+
 class Store:
     """All queues and results under one lock. Its methods expect the caller to hold `changed`."""
 
@@ -88,6 +99,8 @@ class Store:
         self.changed = threading.Condition()
         self.queues: defaultdict[str, Queue] = defaultdict(Queue)
         self.results: dict[str, Result] = {}
+        self.leases: dict[str, Held] = {}
+        self.listeners: list[tuple[tuple[str, ...], SimpleQueue[Heard]]] = []
         # One counter of fences for all queues: a task that is retried on another queue must not look older there.
         self.next_fence = partial(next, count(1))
         self.next_position = partial(next, count(1))

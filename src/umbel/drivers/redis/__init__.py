@@ -2,5 +2,7 @@
 
 from umbel.drivers.redis.backend import RedisBackend
 from umbel.drivers.redis.broker import RedisBroker
+from umbel.drivers.redis.bus import RedisBus
+from umbel.drivers.redis.leases import RedisLeases
 
-__all__ = ["RedisBackend", "RedisBroker"]
+__all__ = ["RedisBackend", "RedisBroker", "RedisBus", "RedisLeases"]

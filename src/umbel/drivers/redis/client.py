@@ -102,9 +102,10 @@ class Client:
             if time.monotonic() - since < IDLE_CHECK or usable(connection):
                 return connection
             connection.disconnect()
-        return self._connect()
+        return self.connect()
 
-    def _connect(self) -> Any:
+    def connect(self) -> Any:
+        """Open a connection of the caller's own."""
         connection = self._make()
         try:
             connection.connect()

@@ -2,5 +2,7 @@
 
 from umbel.drivers.sqlite.backend import SQLiteBackend
 from umbel.drivers.sqlite.broker import SQLiteBroker
+from umbel.drivers.sqlite.bus import SQLiteBus
+from umbel.drivers.sqlite.leases import SQLiteLeases
 
-__all__ = ["SQLiteBackend", "SQLiteBroker"]
+__all__ = ["SQLiteBackend", "SQLiteBroker", "SQLiteBus", "SQLiteLeases"]

@@ -49,4 +49,18 @@ CREATE TABLE IF NOT EXISTS umbel_results (
 
 CREATE INDEX IF NOT EXISTS umbel_results_expire ON umbel_results (expires) WHERE expires IS NOT NULL;
 
+CREATE TABLE IF NOT EXISTS umbel_leases (
+    name TEXT PRIMARY KEY,
+    holder TEXT NOT NULL,
+    fence INTEGER NOT NULL,
+    expires REAL NOT NULL
+) WITHOUT ROWID;
+
+CREATE TABLE IF NOT EXISTS umbel_bus (
+    seq INTEGER PRIMARY KEY AUTOINCREMENT,  -- never used twice, so that a listener's place stays right
+    topic TEXT NOT NULL,
+    body BLOB NOT NULL,
+    at REAL NOT NULL
+);
+
 INSERT OR IGNORE INTO umbel_meta VALUES ('schema', 1), ('fence', 0);

@@ -9,5 +9,7 @@ They need pytest.
 
 from umbel.testing.conformance.backend import BackendConformance
 from umbel.testing.conformance.broker import BrokerConformance
+from umbel.testing.conformance.bus import BusConformance
+from umbel.testing.conformance.leases import LeaseConformance
 
-__all__ = ["BackendConformance", "BrokerConformance"]
+__all__ = ["BackendConformance", "BrokerConformance", "BusConformance", "LeaseConformance"]
