@@ -28,6 +28,7 @@ __all__ = ["Keeper", "main"]
 
 logger = logging.getLogger("celery.worker")
 LOOK_EVERY = 0.5  # seconds
+LONGEST_END = 5.0  # seconds: twice the deadline of the renewal that it may be in
 
 
 class Keeper:
@@ -72,7 +73,11 @@ class Keeper:
             assert self._process.stdin is not None
             with contextlib.suppress(BrokenPipeError):
                 self._process.stdin.close()
-            self._process.wait()
+            try:
+                self._process.wait(LONGEST_END)
+            except subprocess.TimeoutExpired:  # it is stopped, or its broker keeps it longer than any deadline of ours
+                self._process.kill()
+                self._process.wait()
 
 
 def main() -> None:

@@ -11,7 +11,7 @@ from typing import Any, ClassVar
 
 from umbel.backend import ResultBackend
 from umbel.broker import Broker, BrokerFeatures, DeadLetter, Delivery, Item, OwnerLost, QueueDepth, Recovered, Settlement, Verb
-from umbel.clock import Clock, SystemClock
+from umbel.clock import Clock
 from umbel.drivers.redis.backend import RedisBackend, record_args
 from umbel.drivers.redis.client import Client, load_script
 from umbel.drivers.redis.keys import DEFAULT_SEPARATOR, DEFAULT_STEPS, Keys, steps_of
@@ -33,9 +33,9 @@ class RedisBroker(Broker):
     features: ClassVar[BrokerFeatures] = BrokerFeatures(atomic_settle=True)
 
     def __init__(self, url: str, *, options: Mapping[str, Any] | None = None, timeout: float = 2.0, clock: Clock | None = None) -> None:
+        del clock  # every driver is handed one; here the server's decides
         options = options or {}
         self._client = Client(url, options=options, timeout=timeout)
-        self._clock = clock or SystemClock()
         self._prefix = str(options.get("global_keyprefix", ""))
         self._separator = str(options.get("sep", DEFAULT_SEPARATOR))
         self._steps = tuple(options.get("priority_steps", DEFAULT_STEPS))
