@@ -7,14 +7,12 @@ import contextlib
 import logging
 import os
 import platform
-import signal
 import sys
 import threading
 import warnings
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from datetime import datetime
-from types import FrameType
 from typing import Any
 
 from umbel import __version__, logs, signals
@@ -34,6 +32,7 @@ from umbel.worker.fetcher import Fetcher
 from umbel.worker.keeper import Keeper
 from umbel.worker.lease import Lease
 from umbel.worker.recovery import promote_delayed, recover_dead, unpark_known
+from umbel.worker.shutdown import Shutdown
 
 __all__ = ["Worker"]
 
@@ -72,10 +71,7 @@ class Worker:
         self.loglevel, self.logfile, self.quiet, self.no_color, self.purge = loglevel, logfile, quiet, no_color, purge
         self._wants = {"pool": pool, "concurrency": concurrency, "prefetch_multiplier": prefetch_multiplier}
         self._queues, self._exclude, self._include = queues, exclude_queues, include
-        self.exitcode = 0
-        self._loop: asyncio.AbstractEventLoop | None = None
-        self._asked = 0
-        self._stopping = threading.Event()
+        self.shutdown = Shutdown(self.hostname)
 
     # Start
 
@@ -90,7 +86,7 @@ class Worker:
         self.app.backend.close()
         self.pool.fork()
         try:
-            with handled_signals(self._on_signal):
+            with self.shutdown.handled_signals():
                 if isinstance(self.pool, SoloPool):
                     self._run_beside(self.pool)
                 else:
@@ -98,7 +94,7 @@ class Worker:
         finally:
             self.pool.close()
         signals.worker_shutdown.send(sender=self)
-        return self.exitcode
+        return self.shutdown.exitcode
 
     def _set_up(self) -> None:
         """Load the app and read its settings once: the order in which Celery's users may rely on signals."""
@@ -192,9 +188,8 @@ class Worker:
 
     async def _serve(self) -> None:
         conf, app = self.conf, self.app
-        self._stop, self._loop = asyncio.Event(), asyncio.get_running_loop()
-        if self._stopping.is_set():  # told before there was a loop to tell
-            self._stop.set()
+        loop = self._loop = asyncio.get_running_loop()
+        self.shutdown.watch(loop)
         broker, backend = app.broker, app.backend
         with (
             ThreadPoolExecutor(1, "fetch") as fetch_io, ThreadPoolExecutor(1, "settle") as settle_io,
@@ -212,11 +207,12 @@ class Worker:
             fetcher = Fetcher(broker, fetch_io, settler, lease, room=dispatcher.room, deliver=dispatcher.deliver)
             dispatcher.on_room = fetcher.wake.set
             self._parts = (dispatcher, settler, fetcher)
+            self.shutdown.on_cold = self._cold
             if not await self._connect(lease):
                 return
             keeper = self._keeper(lease)
             self.pool.on_broken = self._pool_broken
-            self.pool.start(self._loop, dispatcher.on_outcomes, dispatcher.on_death)
+            self.pool.start(loop, dispatcher.on_outcomes, dispatcher.on_death)
             async with asyncio.TaskGroup() as services:
                 running = [
                     services.create_task(lease.run(), name="lease"),
@@ -231,7 +227,7 @@ class Worker:
                 fetching = services.create_task(fetcher.run(), name="fetcher")
                 consumer.info("%s ready.", self.hostname)
                 signals.worker_ready.send(sender=self)
-                await self._stop.wait()
+                await self.shutdown.wait()
                 fetcher.stopped = True
                 fetcher.wake.set()
                 await fetching
@@ -262,7 +258,7 @@ class Worker:
             try:
                 await lease.join()
             except OperationalError as exc:
-                if self._stop.is_set():
+                if self.shutdown.asked:
                     return False
                 if not wait or attempt == TRIES:
                     raise
@@ -270,8 +266,7 @@ class Worker:
                 consumer.error(
                     "consumer: Cannot connect to %s: %s.\nTrying again in %.2f seconds... (%d/%d)\n", address, exc, pause, attempt, TRIES
                 )
-                with contextlib.suppress(TimeoutError):
-                    await asyncio.wait_for(self._stop.wait(), pause)
+                await self.shutdown.wait(pause)
             else:
                 consumer.info("Connected to %s", address)
                 return True
@@ -299,73 +294,29 @@ class Worker:
     def _pool_broken(self, why: str) -> None:
         """Give everything back and end with an error, so that a supervisor starts a whole worker in our place."""
         consumer.critical("%s The worker gives its messages back and ends.", why)
-        self.exitcode = 1
+        self.shutdown.exitcode = 1
         self.stop()
 
     # Stop
 
     def stop(self) -> None:
         """Ask for a warm stop, from any thread."""
-        self._stopping.set()
-        if self._loop is not None:
-            with contextlib.suppress(RuntimeError):
-                self._loop.call_soon_threadsafe(self._stop.set)
-
-    def _on_signal(self, number: int, _: FrameType | None) -> None:
-        self._asked += 1
-        if number == signal.SIGQUIT or (self._asked > 1 and number == signal.SIGINT):
-            signals.worker_shutting_down.send(sender=self.hostname, sig=signal.Signals(number).name, how="Cold", exitcode=self.exitcode)
-            say("worker: Cold shutdown (MainProcess)")
-            # What runs is given back by `leave`, or, if the broker is away, by whoever recovers our lease.
-            self._cold()
-            return
-        if number == signal.SIGINT:
-            self.exitcode = 1
-            say("worker: Hitting Ctrl+C again will initiate cold shutdown, terminating all running tasks!")
-        signals.worker_shutting_down.send(sender=self.hostname, sig=signal.Signals(number).name, how="Warm", exitcode=self.exitcode)
-        say("worker: Warm shutdown (MainProcess)")
-        self.stop()
+        self.shutdown.warm()
 
     def _cold(self) -> None:
-        """Leave at once."""
-        if self._loop is not None and hasattr(self, "_parts"):
-            dispatcher, settler, _ = self._parts
-            settler.hurry()
-            self._loop.call_soon_threadsafe(dispatcher.forget)
-            if isinstance(self.pool, SoloPool):
-                with contextlib.suppress(OperationalError):
-                    self.app.broker.leave(self._lease_owner(), self.queues)
-                os._exit(self.exitcode)
-        self.stop()
-
-    def _lease_owner(self) -> str:
-        return self._parts[2].owner
+        """End what runs: it is given back by `leave`, or, if the broker is away, by whoever recovers our lease."""
+        dispatcher, settler, fetcher = self._parts
+        settler.hurry()
+        self._loop.call_soon_threadsafe(dispatcher.forget)
+        if isinstance(self.pool, SoloPool):
+            with contextlib.suppress(OperationalError):
+                self.app.broker.leave(fetcher.owner, self.queues)
+            os._exit(self.shutdown.exitcode)
 
 
 def on_terminal() -> bool:
     """Answer whether somebody looks at what is printed."""
     return sys.__stdout__ is not None and sys.__stdout__.isatty()
-
-
-def say(text: str) -> None:
-    """Print to the terminal, past redirection."""
-    if sys.__stdout__ is not None:
-        with contextlib.suppress(OSError, ValueError):
-            print(f"\n{text}", file=sys.__stdout__, flush=True)
-
-
-@contextlib.contextmanager
-def handled_signals(handler: Callable[[int, FrameType | None], None]) -> Iterator[None]:
-    """Handle TERM, INT and QUIT while the block runs, if this is the main thread."""
-    if threading.current_thread() is not threading.main_thread():
-        yield
-        return
-    before = {number: signal.signal(number, handler) for number in (signal.SIGTERM, signal.SIGINT, signal.SIGQUIT)}
-    try:
-        yield
-    finally:
-        for number, old in before.items():
-            signal.signal(number, old)
 
 
 def warn_of_root() -> None:
