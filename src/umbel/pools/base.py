@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import os
+import signal
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
@@ -34,6 +36,27 @@ class Death:
     status: int  # as os.waitpid gives it
     started: frozenset[int]  # tags that had certainly started
     vague: bool  # several ran at once: any of the others may have started too
+    peak_memory: int = 0  # bytes that it held at most, it or a program that it ran; 0: not known
+    traceback: str = ""  # the stacks of its threads at a fatal signal; '' if it left none
+
+    def __str__(self) -> str:
+        """Say how it ended, with everything that is known of it."""
+        said = [ended(self.status)]
+        if self.peak_memory:
+            said.append(f"peak memory {self.peak_memory / 1e6:.0f} MB")
+        if self.traceback:
+            said.append(f"last traceback:\n{self.traceback}")
+        elif self.status == signal.SIGKILL:
+            said.append("killed from outside, no traceback")  # by the kernel for want of memory, or by somebody
+        return ", ".join(said)
+
+
+def ended(status: int) -> str:
+    """Return in words how a process ended, from what os.waitpid says."""
+    code = os.waitstatus_to_exitcode(status) if status >= 0 else status
+    if code < 0:
+        return f"signal {-code} ({signal.Signals(-code).name})"
+    return f"exitcode {code}"
 
 
 OnOutcomes = Callable[[Slot, list[Outcome]], None]

@@ -22,6 +22,7 @@ from umbel.execution.outcome import Job, decode_jobs, decode_outcomes, encode_jo
 from umbel.pools import frames
 from umbel.pools.base import Death, OnDeath, OnOutcomes, Pool, Slot
 from umbel.pools.child import ChildSlot, Runner, live
+from umbel.pools.evidence import LastTraceback
 from umbel.pools.testimony import Testimony
 from umbel.pools.zygote import Zygote
 
@@ -40,6 +41,7 @@ class Child:
     ours: list[socket.socket]
     theirs: list[socket.socket]
     testimonies: list[Testimony]
+    traceback: LastTraceback
     pid: int = 0
     since: float = 0.0
     expected: bool = False  # we asked for its end
@@ -70,6 +72,7 @@ class ChildPool(Pool):
             ours=[ours for ours, _ in pairs],
             theirs=[theirs for _, theirs in pairs],
             testimonies=[Testimony() for _ in pairs],
+            traceback=LastTraceback(),
         )
 
     def fork(self) -> None:
@@ -84,6 +87,7 @@ class ChildPool(Pool):
     def _live(self, number: int) -> None:
         """Be child *number*; runs in the child."""
         mine = self._children[number - 1]
+        mine.traceback.keep()
         slots = [ChildSlot(end, testimony) for end, testimony in zip(mine.theirs, mine.testimonies, strict=True)]
         live(
             self._runner,
@@ -132,12 +136,12 @@ class ChildPool(Pool):
         assert self._zygote is not None
         try:
             while True:
-                number, pid, status = self._zygote.report()
+                number, pid, status, peak = self._zygote.report()
                 child = self._children[number - 1]
                 if status == -1:
                     self._came(child, pid)
                 else:
-                    self._went(child, pid, status)
+                    self._went(child, pid, status, peak)
         except BlockingIOError:
             return
         except (EOFError, ConnectionResetError):
@@ -161,7 +165,7 @@ class ChildPool(Pool):
         for slot in child.slots:
             slot.pid = pid
 
-    def _went(self, child: Child, pid: int, status: int) -> None:
+    def _went(self, child: Child, pid: int, status: int, peak: int = 0) -> None:
         child.pid = 0
         started: set[int] = set()
         for slot, end, testimony in zip(child.slots, child.ours, child.testimonies, strict=True):
@@ -175,8 +179,12 @@ class ChildPool(Pool):
             testimony.reset()
         if not child.expected and (status or not self._stopping):
             self._on_death(
-                Death(self._name_of(child.number), child.slots, pid, status, frozenset(started), vague=child.slots[0].capacity > 1)
-            )
+                Death(
+                    self._name_of(child.number), child.slots, pid, status, frozenset(started), vague=child.slots[0].capacity > 1,
+                    peak_memory=peak, traceback=child.traceback.read(),
+                )
+            )  # fmt: skip
+        child.traceback.reset()
         if self._stopping:
             if not any(other.pid for other in self._children):
                 self._all_ended.set()
@@ -218,4 +226,5 @@ class ChildPool(Pool):
                 end.close()  # safe twice
             for testimony in child.testimonies:
                 testimony.close()
+            child.traceback.close()
         self._children = []

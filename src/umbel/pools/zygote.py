@@ -20,8 +20,9 @@ from collections.abc import Callable, Sequence
 __all__ = ["Zygote"]
 
 ORDER = struct.Struct("<i")  # the number of the child to fork
-REPORT = struct.Struct("<iii")  # number, pid, wait status (-1: it has just started)
+REPORT = struct.Struct("<iiiq")  # number, pid, wait status (-1: it has just started), peak memory in bytes
 PR_SET_PDEATHSIG = 1
+RSS_UNIT = 1 if sys.platform == "darwin" else 1024  # bytes; what ru_maxrss counts in
 
 
 class Zygote:
@@ -49,13 +50,13 @@ class Zygote:
         """Ask for a child; `report` tells its pid."""
         self.control.send(ORDER.pack(number))
 
-    def report(self) -> tuple[int, int, int]:
-        """Return (number, pid, wait status or -1 for a start); waits. EOFError: the zygote is gone."""
+    def report(self) -> tuple[int, int, int, int]:
+        """Return (number, pid, wait status or -1 for a start, bytes of memory at most); waits. EOFError: the zygote is gone."""
         data = self.control.recv(REPORT.size)
         if not data:
             raise EOFError("the zygote is gone")
-        number, pid, status = REPORT.unpack(data)
-        return number, pid, status
+        number, pid, status, peak = REPORT.unpack(data)
+        return number, pid, status, peak
 
     def close(self) -> None:
         """End the zygote, and with it all children that are still there."""
@@ -85,7 +86,7 @@ def attend(control: socket.socket, live: Callable[[int], None]) -> None:
                 (number,) = ORDER.unpack(order)
                 pid = fork_child(number, control, live)
                 children[pid] = number
-                control.send(REPORT.pack(number, pid, -1))
+                control.send(REPORT.pack(number, pid, -1, 0))
             if waker in ready:
                 waker.recv(4096)
                 reap(control, children)
@@ -101,14 +102,14 @@ def reap(control: socket.socket, children: dict[int, int]) -> None:
     """Report all children that have ended."""
     while children:
         try:
-            pid, status = os.waitpid(-1, os.WNOHANG)
+            pid, status, used = os.wait4(-1, os.WNOHANG)
         except ChildProcessError:
             return
         if pid == 0:
             return
         number = children.pop(pid, None)
         if number is not None:
-            control.send(REPORT.pack(number, pid, status))
+            control.send(REPORT.pack(number, pid, status, used.ru_maxrss * RSS_UNIT))
 
 
 def fork_child(number: int, control: socket.socket, live: Callable[[int], None]) -> int:

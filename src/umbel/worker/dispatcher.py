@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import logging
-import os
-import signal
 import time
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import Executor
@@ -18,7 +16,7 @@ from umbel.execution.outcome import Action, Outcome
 from umbel.execution.report import Reporter
 from umbel.execution.settle import Settler
 from umbel.execution.verdict import Postponed, Refused, Request, admit, lost
-from umbel.pools.base import Death, Pool, Slot
+from umbel.pools.base import Death, Pool, Slot, ended
 from umbel.task import Task
 from umbel.wire import message as wire
 from umbel.worker.inflight import Inflight, Packet
@@ -177,37 +175,36 @@ class Dispatcher:
 
     def on_death(self, death: Death) -> None:
         """Deal with the jobs of a child that died: what had started is counted, what had not goes to another slot."""
-        how = ended(death.status)
-        pool_log.error("Process %r pid:%d exited with '%s'", death.name, death.pid, how)
+        pool_log.error("Process %r pid:%d exited with '%s'", death.name, death.pid, ended(death.status))
         unread = {job.tag for slot in death.slots for job in self._pool.take_back(slot)}
         for slot in death.slots:
             slot.stalled = False
             tags = set(slot.jobs)
             for tag in tags & death.started:
-                self._crashed(tag, how)
+                self._crashed(tag, death)
             rest = tags - death.started
             if death.vague:
                 for tag in rest - unread:
-                    self._maybe_crashed(tag, how)
+                    self._maybe_crashed(tag, death)
                 rest &= unread
             self._inflight.back(rest)
         self._pump()
         self.on_room()
 
-    def _maybe_crashed(self, tag: int, how: str) -> None:
+    def _maybe_crashed(self, tag: int, death: Death) -> None:
         """Deal with a task that ran beside others in a child that died: the first time it is a suspect, then it is counted."""
         request, _ = self._inflight.sent[tag]
         if request.alone or request.acked:
-            self._crashed(tag, how)
+            self._crashed(tag, death)
         else:
             self._inflight.take(tag)
             self._give_back([request], suspect=True)
 
-    def _crashed(self, tag: int, how: str) -> None:
+    def _crashed(self, tag: int, death: Death) -> None:
         request = self._inflight.take(tag)
         if request is None:
             return
-        exc = WorkerLostError(f"Worker exited prematurely: {how}.")
+        exc = WorkerLostError(f"Worker exited prematurely: {death}")
         self._worker_lost(request, exc, attempts=request.delivery.attempts + 1, again=bool(request.task.reject_on_worker_lost))
 
     def _worker_lost(self, request: Request, exc: WorkerLostError, *, attempts: int, again: bool) -> None:
@@ -278,11 +275,3 @@ class Dispatcher:
         """Drop everything and end what runs: the claims were lost."""
         self._inflight.clear()
         self._pool.kill()
-
-
-def ended(status: int) -> str:
-    """Return in words how a process ended, from what os.waitpid says."""
-    code = os.waitstatus_to_exitcode(status) if status >= 0 else status
-    if code < 0:
-        return f"signal {-code} ({signal.Signals(-code).name})"
-    return f"exitcode {code}"

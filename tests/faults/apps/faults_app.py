@@ -1,6 +1,7 @@
 """The ledger's tasks, and some that do what tasks should not do to their process."""
 
 import asyncio
+import ctypes
 import os
 import subprocess
 import sys
@@ -28,6 +29,19 @@ async def begins_async(number: int, seconds: float) -> int:
     await asyncio.sleep(seconds)
     note(f"{number}")
     return number
+
+
+@app.task
+def reads_address_zero(number: int) -> None:
+    note(f"dies {number}")
+    ctypes.string_at(0)
+
+
+@app.task
+def fills_memory_and_aborts(megabytes: int) -> None:
+    kept = bytearray(megabytes * 1_000_000)
+    kept[::4096] = b"x" * len(kept[::4096])
+    os.abort()
 
 
 @app.task
