@@ -23,6 +23,7 @@ __all__ = ["RedisBroker"]
 
 CHUNK = 200  # messages in one script call: a script holds up the whole server
 VERBS = {Verb.ACK: b"A", Verb.RETRY: b"R", Verb.GIVE_BACK: b"G", Verb.BURY: b"B", Verb.PARK: b"P"}
+MOST_PROMOTED = 1000  # messages in one step: a step holds up the server
 VALID = 500  # ms by the server's clock after which an order to recover is void
 LONGEST_WAIT = 0.1  # seconds: messages of foreign producers, who ring no bell, are found within this time
 
@@ -97,7 +98,7 @@ class RedisBroker(Broker):
 
     def _push_args(self, item: Item) -> tuple[Any, ...]:
         keys, step = self.keys(item.queue), steps_of(self._steps, item.priority)
-        due = b"" if item.due is None else int(item.due * 1000)
+        due = b"" if item.due is None else f"{item.due * 1000:.3f}"  # not rounded down: nothing starts early
         return keys.base, keys.ready[step], due, step, item.raw
 
     def join(self, owner: str, queues: Sequence[str], *, lease: float) -> None:
@@ -202,7 +203,7 @@ class RedisBroker(Broker):
 
     def promote(self, queue: str, *, limit: int = 1000) -> float | None:
         keys = self.keys(queue)
-        due = self._run("promote", keys.base, "\0".join(keys.ready), limit)
+        due = self._run("promote", keys.base, "\0".join(keys.ready), min(limit, MOST_PROMOTED))
         return None if due is None else float(due) / 1000
 
     def depth(self, queues: Sequence[str]) -> dict[str, QueueDepth]:
@@ -215,7 +216,7 @@ class RedisBroker(Broker):
         keys = self.keys(queue)
         lists = [*keys.ready]
         counts = self._client.pipeline(
-            [("MULTI",), *(("LLEN", k) for k in lists), ("ZCARD", keys["delayed"]), ("DEL", *lists, keys["delayed"]), ("EXEC",)]
+            [("MULTI",), *(("LLEN", k) for k in lists), ("ZCARD", keys["delayed"]), ("UNLINK", *lists, keys["delayed"]), ("EXEC",)]
         )
         return sum(counts[-1][:-1])
 

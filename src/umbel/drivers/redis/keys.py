@@ -2,7 +2,7 @@ r"""Names of keys in Redis.
 
     <q>                    list    ready messages of the first priority step; kombu's layout: LPUSH in, RPOP out
     <q>\x06\x16<step>      list    ready messages of the other steps
-    {<q>}.delayed          zset    due time in ms -> step digit + message
+    {<q>}.delayed          zset    due time in ms -> step digit, time of publishing, `:`, message
     {<q>}.owners           zset    owner -> end of its lease in ms, by Redis's clock
     {<q>}.reaped           zset    owner whose lease lapsed and whose claims are being taken -> when, in ms
     {<q>}.claims:<owner>   hash    tag -> message; s:<tag> -> its start was marked; last, recovered: counters

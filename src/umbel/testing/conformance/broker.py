@@ -10,6 +10,7 @@ import pytest
 from umbel.broker import Broker, Delivery, Verb
 from umbel.testing.conformance.base import item, settlement
 from umbel.testing.conformance.claiming import ClaimingPromises
+from umbel.testing.conformance.delaying import DelayingPromises
 from umbel.testing.conformance.publishing import PublishingPromises
 from umbel.testing.conformance.recovering import RecoveringPromises
 from umbel.testing.conformance.settling import SettlingPromises
@@ -17,7 +18,7 @@ from umbel.testing.conformance.settling import SettlingPromises
 __all__ = ["BrokerConformance"]
 
 
-class BrokerConformance(PublishingPromises, ClaimingPromises, SettlingPromises, RecoveringPromises):
+class BrokerConformance(PublishingPromises, DelayingPromises, ClaimingPromises, SettlingPromises, RecoveringPromises):
     """Inherit it, and give `make_broker`; `partner` if the store holds results too; `pass_time` and `now` for a fake clock."""
 
     @pytest.mark.parametrize("seed", range(5))

@@ -20,25 +20,35 @@ local function split(text, separator)
 end
 
 -- due is in ms, '' means now. step is the digit of the index of the ready list.
+-- A delayed member is "<step><time of publishing, us><count in this call>:<message>": Redis sorts members of one due time by
+-- their bytes, and so keeps the order in which they were published.
+local delayed_here = 0
+
 local function push(base, list, due, step, raw, now)
   if due ~= '' and tonumber(due) > now / 1000 then
-    redis.call('ZADD', base .. '.delayed', due, step .. raw)
+    delayed_here = delayed_here + 1
+    redis.call('ZADD', base .. '.delayed', due, string.format('%s%.0f%06d:', step, now, delayed_here) .. raw)
   else
     redis.call('LPUSH', list, raw)
     ring(base, 1)
   end
 end
 
--- Move what is due to ready, at most limit messages, in the order of their due times.
+-- Move what is due to ready, at most limit messages (1000 at most: unpack has a limit), in the order of their due times.
 local function promote(base, lists, limit, now)
   local delayed = base .. '.delayed'
   local due = redis.call('ZRANGEBYSCORE', delayed, '-inf', now / 1000, 'LIMIT', 0, limit)
+  if #due == 0 then return 0 end
+  local runs = {}
   for i = 1, #due do
-    local step = tonumber(string.sub(due[i], 1, 1)) + 1
-    redis.call('LPUSH', lists[step] or lists[1], string.sub(due[i], 2))
-    redis.call('ZREM', delayed, due[i])
+    local list = lists[tonumber(string.sub(due[i], 1, 1)) + 1] or lists[1]
+    local run = runs[list] or {}
+    runs[list] = run
+    run[#run + 1] = string.sub(due[i], string.find(due[i], ':', 1, true) + 1)
   end
-  if #due > 0 then ring(base, #due) end
+  for list, raws in pairs(runs) do redis.call('LPUSH', list, unpack(raws)) end
+  redis.call('ZREMRANGEBYRANK', delayed, 0, #due - 1)
+  ring(base, #due)
   return #due
 end
 
