@@ -26,6 +26,8 @@ __all__ = [
     "OwnerLost",
     "QueueDepth",
     "Recovered",
+    "Revocation",
+    "Revocations",
     "Settlement",
     "Verb",
 ]
@@ -69,6 +71,7 @@ class Delivery:
     fence: int  # grows with every claim of a store; a larger one is newer
     attempts: int = 0  # deliveries that had started and ended with the death of their process
     suspect: bool = False  # came back from a dead node that left no testimony: claim it alone, mark its start
+    revocations: int = 0  # the mark of the list of revoked ids, read after the claim (see `Broker.revoked_since`)
 
 
 class Verb(IntEnum):
@@ -79,6 +82,7 @@ class Verb(IntEnum):
     GIVE_BACK = 3  # to the head of the queue, those of one call in their order; `attempts` and `suspect` are rewritten
     BURY = 4  # to the dead letters, with `reason`
     PARK = 5  # to the parked messages: no worker that asked knows this task; `reason` names it
+    DELAY = 6  # to the delayed messages until `due`, as it is: its `attempts` and `suspect` stay
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -89,6 +93,7 @@ class Settlement:
     verb: Verb
     replacement: Item | None = None  # for RETRY
     reason: str = ""  # for BURY and PARK
+    due: float | None = None  # for DELAY, in seconds since the epoch; None: ready at once, at the tail
     attempts: int = 0  # for GIVE_BACK
     suspect: bool = False  # for GIVE_BACK
     records: Sequence[Record] = ()
@@ -122,6 +127,23 @@ class Recovered:
 
     deliveries: Sequence[Delivery]  # now claimed by the caller, who settles each
     more: bool  # is there more to recover at once?
+
+
+@dataclass(frozen=True, slots=True)
+class Revocation:
+    """One task that must not start any more."""
+
+    id: str
+    expires: float  # seconds since the epoch, after which it is forgotten
+    signal: str  # what ends it if it runs, for example SIGTERM; empty: it may end by itself
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Revocations:
+    """What was revoked since a mark."""
+
+    mark: int  # to ask with the next time
+    entries: Sequence[Revocation]
 
 
 class Broker(ABC):
@@ -212,6 +234,21 @@ class Broker(ABC):
     @abstractmethod
     def unpark(self, queue: str, tasks: Sequence[str]) -> int:
         """Put parked messages whose reason is one of *tasks* (task names) at the tail of ready; return how many."""
+
+    @abstractmethod
+    def revoke(self, ids: Sequence[str], *, ttl: float, signal: str = "") -> None:
+        """Enter the task ids *ids* into the list of revoked ids, for *ttl* seconds, in bounded steps.
+
+        What is claimed after this returned carries a mark that differs from all before. *signal* names what ends those
+        that run. An id that is entered again keeps its signal, if none is given now, and the longer of both times.
+
+        Raises:
+            BrokerUnavailable: none, some or all of them were entered; to repeat it is safe.
+        """
+
+    @abstractmethod
+    def revoked_since(self, mark: int) -> Revocations:
+        """Return what was entered after *mark* and has not expired; with 0, or a mark that the store does not know, all."""
 
     def settles_with(self, backend: ResultBackend) -> bool:  # noqa: ARG002
         """Answer whether records for *backend* can ride in `Settlement.records`, in the same atomic step."""

@@ -9,7 +9,20 @@ from collections.abc import Mapping, Sequence
 from typing import Any, ClassVar
 
 from umbel.backend import ResultBackend
-from umbel.broker import Broker, BrokerFeatures, DeadLetter, Delivery, Item, OwnerLost, QueueDepth, Recovered, Settlement, Verb
+from umbel.broker import (
+    Broker,
+    BrokerFeatures,
+    DeadLetter,
+    Delivery,
+    Item,
+    OwnerLost,
+    QueueDepth,
+    Recovered,
+    Revocation,
+    Revocations,
+    Settlement,
+    Verb,
+)
 from umbel.clock import Clock, SystemClock
 from umbel.drivers.memory.backend import MemoryBackend
 from umbel.drivers.memory.store import Message, Owner, Queue, store_of
@@ -95,11 +108,11 @@ class MemoryBroker(Broker):
             message.fence, message.seq, message.started = self.store.next_fence(), seq, False
             entry.claims[str(message.fence)] = message
 
-    @staticmethod
-    def _deliveries(queue: str, owner: str, messages: Sequence[Message]) -> list[Delivery]:
+    def _deliveries(self, queue: str, owner: str, messages: Sequence[Message]) -> list[Delivery]:
         return [
             Delivery(
-                queue=queue, tag=str(m.fence), owner=owner, raw=m.item.raw, fence=m.fence, attempts=m.attempts, suspect=m.suspect
+                queue=queue, tag=str(m.fence), owner=owner, raw=m.item.raw, fence=m.fence, attempts=m.attempts, suspect=m.suspect,
+                revocations=self.store.revocations,
             )
             for m in messages
         ]  # fmt: skip
@@ -145,6 +158,8 @@ class MemoryBroker(Broker):
             case Verb.GIVE_BACK:
                 message.attempts, message.suspect = settlement.attempts, settlement.suspect
                 queue.put(message)
+            case Verb.DELAY:
+                self.store.delay(queue, message, settlement.due, now)
             case Verb.BURY | Verb.PARK:
                 message.reason, message.at = settlement.reason, now
                 (queue.dead if settlement.verb is Verb.BURY else queue.parked).append(message)
@@ -230,6 +245,23 @@ class MemoryBroker(Broker):
                 state.put(message)
             self._changed.notify_all()
             return len(wanted)
+
+    def revoke(self, ids: Sequence[str], *, ttl: float, signal: str = "") -> None:
+        with self._changed:
+            now, revoked = self._clock.now(), self.store.revoked
+            for expired in [task_id for task_id, (_, entry) in revoked.items() if entry.expires <= now]:
+                del revoked[expired]
+            for task_id in ids:
+                self.store.revocations += 1
+                _, old = revoked.pop(task_id, (0, Revocation(task_id, 0.0, "")))
+                revoked[task_id] = self.store.revocations, Revocation(task_id, max(now + ttl, old.expires), signal or old.signal)
+
+    def revoked_since(self, mark: int) -> Revocations:
+        with self._changed:
+            now, last = self._clock.now(), self.store.revocations
+            since = mark if mark <= last else 0
+            found = [entry for number, entry in self.store.revoked.values() if number > since and entry.expires > now]
+            return Revocations(mark=last, entries=found)
 
     def settles_with(self, backend: ResultBackend) -> bool:
         return isinstance(backend, MemoryBackend) and backend.state is self.store

@@ -13,7 +13,7 @@ from typing import NamedTuple
 from urllib.parse import urlsplit
 
 from umbel.backend import Record
-from umbel.broker import Item
+from umbel.broker import Item, Revocation
 from umbel.bus import Heard
 from umbel.drivers.acceptance import may_replace
 
@@ -100,6 +100,8 @@ class Store:
         self.queues: defaultdict[str, Queue] = defaultdict(Queue)
         self.results: dict[str, Result] = {}
         self.leases: dict[str, Held] = {}
+        self.revoked: dict[str, tuple[int, Revocation]] = {}  # by id, with its mark; the last entered is last
+        self.revocations = 0  # the mark of the last
         self.listeners: list[tuple[tuple[str, ...], SimpleQueue[Heard]]] = []
         # One counter of fences for all queues: a task that is retried on another queue must not look older there.
         self.next_fence = partial(next, count(1))
@@ -107,12 +109,15 @@ class Store:
 
     def add(self, item: Item, now: float) -> None:
         """Publish *item*."""
-        queue = self.queues[item.queue]
-        message = Message(item, self.next_position())
-        if item.due is None or item.due <= now:
+        self.delay(self.queues[item.queue], Message(item, 0), item.due, now)
+
+    def delay(self, queue: Queue, message: Message, due: float | None, now: float) -> None:
+        """Put *message* at the tail of ready, or, if *due* is still to come, among the delayed."""
+        message.position = self.next_position()
+        if due is None or due <= now:
             queue.put(message)
         else:
-            heappush(queue.delayed, (item.due, message.position, message))
+            heappush(queue.delayed, (due, message.position, message))
 
     def promote(self, queue: Queue, now: float, limit: int) -> float | None:
         """Move up to *limit* due messages to the tail of ready; return when the next one is due."""

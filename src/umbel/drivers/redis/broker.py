@@ -10,11 +10,24 @@ from itertools import groupby
 from typing import Any, ClassVar
 
 from umbel.backend import ResultBackend
-from umbel.broker import Broker, BrokerFeatures, DeadLetter, Delivery, Item, OwnerLost, QueueDepth, Recovered, Settlement, Verb
+from umbel.broker import (
+    Broker,
+    BrokerFeatures,
+    DeadLetter,
+    Delivery,
+    Item,
+    OwnerLost,
+    QueueDepth,
+    Recovered,
+    Revocations,
+    Settlement,
+    Verb,
+)
 from umbel.clock import Clock
 from umbel.drivers.redis.backend import RedisBackend, record_args
 from umbel.drivers.redis.client import Client, load_script
 from umbel.drivers.redis.keys import DEFAULT_SEPARATOR, DEFAULT_STEPS, Keys, steps_of
+from umbel.drivers.redis.revoked import RevokedIds
 from umbel.exceptions import BrokerUnavailable, DecodeError
 from umbel.ids import uuid
 from umbel.wire.message import glance, mark, marks
@@ -22,7 +35,7 @@ from umbel.wire.message import glance, mark, marks
 __all__ = ["RedisBroker"]
 
 CHUNK = 200  # messages in one script call: a script holds up the whole server
-VERBS = {Verb.ACK: b"A", Verb.RETRY: b"R", Verb.GIVE_BACK: b"G", Verb.BURY: b"B", Verb.PARK: b"P"}
+VERBS = {Verb.ACK: b"A", Verb.RETRY: b"R", Verb.GIVE_BACK: b"G", Verb.BURY: b"B", Verb.PARK: b"P", Verb.DELAY: b"R"}
 MOST_PROMOTED = 1000  # messages in one step: a step holds up the server
 VALID = 500  # ms by the server's clock after which an order to recover is void
 LONGEST_WAIT = 0.1  # seconds: messages of foreign producers, who ring no bell, are found within this time
@@ -41,6 +54,7 @@ class RedisBroker(Broker):
         self._separator = str(options.get("sep", DEFAULT_SEPARATOR))
         self._steps = tuple(options.get("priority_steps", DEFAULT_STEPS))
         self._keys: dict[str, Keys] = {}
+        self._revoked = RevokedIds(self._client, f"{self._prefix}{{umbel.revoked}}")
         self._backend: RedisBackend | None = None
         names = ("any", "publish", "fetch", "settle", "renew", "leave", "recover", "mark_started", "promote", "depth", "unpark")
         self._scripts = {name: load_script(name) for name in names}
@@ -98,8 +112,7 @@ class RedisBroker(Broker):
 
     def _push_args(self, item: Item) -> tuple[Any, ...]:
         keys, step = self.keys(item.queue), steps_of(self._steps, item.priority)
-        due = b"" if item.due is None else f"{item.due * 1000:.3f}"  # not rounded down: nothing starts early
-        return keys.base, keys.ready[step], due, step, item.raw
+        return keys.base, keys.ready[step], milliseconds(item.due), step, item.raw
 
     def join(self, owner: str, queues: Sequence[str], *, lease: float) -> None:
         if not all(self._renew(owner, queues, lease, join=True)):
@@ -120,16 +133,19 @@ class RedisBroker(Broker):
         args: list[Any] = [keys.base, "\0".join(keys.ready), owner, seq, min(limit, 1000), len(settle)]
         for i in sequence(settle):
             args += self._settle_args(settle[i])
-        reply = self._run("fetch", *args)
+        # Invariant: the mark is read after the claim; what was revoked before the claim is then never overlooked.
+        reply, mark = self._client.run_then(self._scripts["fetch"], args, ("GET", self._revoked.key))
         if reply is None:
             raise OwnerLost(owner)
-        fence = int(reply[0])
-        return [self._delivery(queue, owner, reply[i], reply[i + 1], fence) for i in range(2, len(reply), 2)]
+        fence, revocations = int(reply[0]), int(mark or 0)
+        return [self._delivery(queue, owner, reply[i], reply[i + 1], fence, revocations) for i in range(2, len(reply), 2)]
 
     @staticmethod
-    def _delivery(queue: str, owner: str, tag: bytes, raw: bytes, fence: int) -> Delivery:
+    def _delivery(queue: str, owner: str, tag: bytes, raw: bytes, fence: int, revocations: int = 0) -> Delivery:
         attempts, suspect = marks(raw)
-        return Delivery(queue=queue, tag=tag.decode(), owner=owner, raw=raw, fence=fence, attempts=attempts, suspect=suspect)
+        return Delivery(
+            queue=queue, tag=tag.decode(), owner=owner, raw=raw, fence=fence, attempts=attempts, suspect=suspect, revocations=revocations
+        )
 
     def wait(self, owner: str, queues: Sequence[str], timeout: float) -> None:
         bells = [self.keys(queue).bell(owner) for queue in queues]
@@ -170,6 +186,9 @@ class RedisBroker(Broker):
         if verb is Verb.RETRY:
             assert settlement.replacement is not None
             fields = self._push_args(settlement.replacement)
+        elif verb is Verb.DELAY:
+            keys, step = self.keys(delivery.queue), delivery.tag.rpartition(":")[2]
+            fields = (keys.base, keys.ready[int(step)], milliseconds(settlement.due), step, delivery.raw)
         elif verb is Verb.GIVE_BACK:
             fields = (delivery.tag.rpartition(":")[2], marked(delivery, settlement))
         elif verb in {Verb.BURY, Verb.PARK}:
@@ -251,6 +270,12 @@ class RedisBroker(Broker):
             moved += int(self._run("unpark", *args))
         return moved
 
+    def revoke(self, ids: Sequence[str], *, ttl: float, signal: str = "") -> None:
+        self._revoked.add(ids, ttl=ttl, signal=signal)
+
+    def revoked_since(self, mark: int) -> Revocations:
+        return self._revoked.since(mark)
+
     def settles_with(self, backend: ResultBackend) -> bool:
         if isinstance(backend, RedisBackend) and backend.client.address == self._client.address:
             self._backend = backend
@@ -261,6 +286,11 @@ class RedisBroker(Broker):
 def place_of(item: Item) -> tuple[str, bool, int]:
     """Return what the messages of one LPUSH have in common."""
     return item.queue, item.due is not None, item.priority
+
+
+def milliseconds(due: float | None) -> str:
+    """Return a due time as the scripts read it, not rounded down: nothing starts early."""
+    return "" if due is None else f"{due * 1000:.3f}"
 
 
 def sequence(settlements: Sequence[Settlement]) -> list[int]:

@@ -124,6 +124,15 @@ class Client:
         """Run one script."""
         return self.run_many(script, [args])[0]
 
+    def run_then(self, script: Script, args: Sequence[Any], *after: Sequence[Any]) -> list[Any]:
+        """Run one script, and then the commands *after*, in one round trip."""
+        commands = [("EVALSHA", script.sha, 0, *args), *after]
+        try:
+            return self.pipeline(commands)
+        except NoScriptError:
+            self.call("SCRIPT", "LOAD", script.text)
+            return self.pipeline(commands)
+
     def run_many(self, script: Script, calls: Sequence[Sequence[Any]]) -> list[Any]:
         """Run one script for each of *calls*, in one round trip."""
         try:

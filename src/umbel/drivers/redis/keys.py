@@ -11,6 +11,11 @@ r"""Names of keys in Redis.
     {<q>}.dead, .dead:data         zset of keys by time in ms, hash key -> reason NUL message
     {<q>}.parked, .parked:data     the same, for messages of unknown tasks
 
+    {umbel.revoked}        string  mark of the last entry of the list of revoked ids, which all queues share
+    {umbel.revoked}.marks  zset    id -> its mark
+    {umbel.revoked}.ends   zset    id -> when it is forgotten, in ms
+    {umbel.revoked}.signals        hash: id -> what ends it if it runs
+
 `{<q>}` is a hash tag: on a cluster all of these live in the slot of the list `<q>`.
 """
 

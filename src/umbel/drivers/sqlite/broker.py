@@ -9,7 +9,20 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, ClassVar
 
 from umbel.backend import ResultBackend
-from umbel.broker import Broker, BrokerFeatures, DeadLetter, Delivery, Item, OwnerLost, QueueDepth, Recovered, Settlement, Verb
+from umbel.broker import (
+    Broker,
+    BrokerFeatures,
+    DeadLetter,
+    Delivery,
+    Item,
+    OwnerLost,
+    QueueDepth,
+    Recovered,
+    Revocation,
+    Revocations,
+    Settlement,
+    Verb,
+)
 from umbel.clock import Clock, SystemClock
 from umbel.drivers.sqlite import statements as sql
 from umbel.drivers.sqlite.backend import SQLiteBackend, write_record
@@ -20,6 +33,7 @@ __all__ = ["SQLiteBroker"]
 
 READY, DELAYED, PARKED, DEAD = 0, 1, 3, 4  # see schema.sql
 PROMOTED_AT_ONCE = 1000
+REVOKED_AT_ONCE = 1000
 
 
 class SQLiteBroker(Broker):
@@ -79,7 +93,8 @@ class SQLiteBroker(Broker):
                 connection.execute(sql.CLAIM, (owner, seq, next_fence(connection), queue, limit))
                 connection.execute(sql.SET_SEQ, (seq, queue, owner))
             rows = connection.execute(sql.CLAIMED, (queue, owner, seq))
-            return [delivery_of(queue, owner, row) for row in rows]
+            mark = revoked_mark(connection)
+            return [delivery_of(queue, owner, row, mark) for row in rows]
 
     def _has_nothing(self, queue: str, owner: str, seq: int) -> bool:
         """Look without a transaction, so that an idle worker neither writes nor holds up those who do."""
@@ -120,6 +135,8 @@ class SQLiteBroker(Broker):
                 cursor = connection.execute(sql.ACK, claim)
             case Verb.GIVE_BACK:
                 cursor = connection.execute(sql.GIVE_BACK, (settlement.attempts, settlement.suspect, *claim))
+            case Verb.DELAY:
+                cursor = connection.execute(sql.DELAY, (now if settlement.due is None else settlement.due, *claim))
             case Verb.BURY | Verb.PARK:
                 place = DEAD if settlement.verb is Verb.BURY else PARKED
                 cursor = connection.execute(sql.PUT_AWAY, (place, settlement.reason, now, *claim))
@@ -199,6 +216,23 @@ class SQLiteBroker(Broker):
                 connection.execute(sql.TO_TAIL, position)
             return len(positions)
 
+    def revoke(self, ids: Sequence[str], *, ttl: float, signal: str = "") -> None:
+        for start in range(0, len(ids), REVOKED_AT_ONCE):
+            with self._database.write() as connection:
+                now = self._clock.now()
+                connection.execute(sql.FORGET_REVOKED, (now, 2 * REVOKED_AT_ONCE))
+                for task_id in ids[start : start + REVOKED_AT_ONCE]:
+                    mark = connection.execute(sql.NEXT_REVOKED_MARK).fetchall()[0][0]
+                    connection.execute(sql.REVOKE, (task_id, mark, now + ttl, signal))
+
+    def revoked_since(self, mark: int) -> Revocations:
+        with self._database.read() as connection:
+            last = revoked_mark(connection)
+            if mark == last:
+                return Revocations(mark=last, entries=())
+            rows = connection.execute(sql.REVOKED_SINCE, (mark if mark <= last else 0, self._clock.now()))
+            return Revocations(mark=last, entries=[Revocation(*row) for row in rows])
+
     def settles_with(self, backend: ResultBackend) -> bool:
         return isinstance(backend, SQLiteBackend) and backend.path == self.path
 
@@ -227,11 +261,18 @@ def next_due(connection: sqlite3.Connection, queue: str) -> float | None:
     return due
 
 
-def delivery_of(queue: str, owner: str, row: tuple[int, int, int, int, bytes]) -> Delivery:
+def revoked_mark(connection: sqlite3.Connection) -> int:
+    """Return the mark of the last entry of the list of revoked ids."""
+    mark: int = connection.execute(sql.REVOKED_MARK).fetchone()[0]
+    return mark
+
+
+def delivery_of(queue: str, owner: str, row: tuple[int, int, int, int, bytes], mark: int = 0) -> Delivery:
     """Make a delivery of a row of CLAIMED or TAKEN."""
     position, fence, attempts, suspect, raw = row
     return Delivery(
-        queue=queue, tag=f"{position}:{fence}", owner=owner, raw=raw, fence=fence, attempts=attempts, suspect=bool(suspect)
+        queue=queue, tag=f"{position}:{fence}", owner=owner, raw=raw, fence=fence, attempts=attempts, suspect=bool(suspect),
+        revocations=mark,
     )  # fmt: skip
 
 

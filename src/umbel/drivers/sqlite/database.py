@@ -19,7 +19,7 @@ from umbel.exceptions import BackendUnavailable, BrokerUnavailable, ImproperlyCo
 
 __all__ = ["Database", "path_of"]
 
-SCHEMA = 1
+SCHEMA = 2
 SHORTEST_POLL, LONGEST_POLL = 0.0005, 0.015  # seconds between two looks at the file
 ECHO = 0.05  # seconds of looking after the bell has rung
 LONGEST_PAUSE = 0.005  # seconds between two attempts to get the lock that another process holds

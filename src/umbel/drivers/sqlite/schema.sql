@@ -63,4 +63,14 @@ CREATE TABLE IF NOT EXISTS umbel_bus (
     at REAL NOT NULL
 );
 
-INSERT OR IGNORE INTO umbel_meta VALUES ('schema', 1), ('fence', 0);
+CREATE TABLE IF NOT EXISTS umbel_revoked (
+    id TEXT PRIMARY KEY,
+    mark INTEGER NOT NULL,  -- grows with every entry
+    expires REAL NOT NULL,
+    signal TEXT NOT NULL
+) WITHOUT ROWID;
+
+CREATE INDEX IF NOT EXISTS umbel_revoked_mark ON umbel_revoked (mark);
+CREATE INDEX IF NOT EXISTS umbel_revoked_expire ON umbel_revoked (expires);
+
+INSERT OR IGNORE INTO umbel_meta VALUES ('schema', 2), ('fence', 0), ('revoked', 0);

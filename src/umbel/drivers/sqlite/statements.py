@@ -41,7 +41,17 @@ HELD = "WHERE position = ? AND fence = ? AND owner = ? AND queue = ? AND place =
 ACK: Final = f"DELETE FROM umbel_messages {HELD}"
 GIVE_BACK: Final = f"UPDATE umbel_messages SET place = 0, owner = NULL, seq = NULL, started = 0, attempts = ?, suspect = ? {HELD}"
 PUT_AWAY: Final = f"UPDATE umbel_messages SET place = ?, owner = NULL, seq = NULL, reason = ?, at = ? {HELD}"
+DELAY: Final = f"UPDATE umbel_messages SET place = 1, owner = NULL, seq = NULL, started = 0, due = ? {HELD}"
 MARK_STARTED: Final = f"UPDATE umbel_messages SET started = 1 {HELD}"
+
+REVOKED_MARK: Final = "SELECT value FROM umbel_meta WHERE name = 'revoked'"
+NEXT_REVOKED_MARK: Final = "UPDATE umbel_meta SET value = value + 1 WHERE name = 'revoked' RETURNING value"
+REVOKE: Final = """
+INSERT INTO umbel_revoked (id, mark, expires, signal) VALUES (?, ?, ?, ?)
+ON CONFLICT (id) DO UPDATE SET mark = excluded.mark, expires = max(expires, excluded.expires),
+    signal = CASE excluded.signal WHEN '' THEN signal ELSE excluded.signal END"""
+REVOKED_SINCE: Final = "SELECT id, expires, signal FROM umbel_revoked WHERE mark > ? AND expires > ? ORDER BY mark"
+FORGET_REVOKED: Final = "DELETE FROM umbel_revoked WHERE id IN (SELECT id FROM umbel_revoked WHERE expires <= ? LIMIT ?)"
 
 ANY_READY: Final = "SELECT EXISTS (SELECT 1 FROM umbel_messages WHERE queue = ? AND place = 0)"
 NEXT_DUE: Final = "SELECT min(due) FROM umbel_messages WHERE queue = ? AND place = 1"

@@ -13,12 +13,15 @@ from umbel.testing.conformance.claiming import ClaimingPromises
 from umbel.testing.conformance.delaying import DelayingPromises
 from umbel.testing.conformance.publishing import PublishingPromises
 from umbel.testing.conformance.recovering import RecoveringPromises
+from umbel.testing.conformance.revoking import RevokingPromises
 from umbel.testing.conformance.settling import SettlingPromises
 
 __all__ = ["BrokerConformance"]
 
 
-class BrokerConformance(PublishingPromises, DelayingPromises, ClaimingPromises, SettlingPromises, RecoveringPromises):
+class BrokerConformance(
+    PublishingPromises, DelayingPromises, ClaimingPromises, SettlingPromises, RecoveringPromises, RevokingPromises
+):  # fmt: skip
     """Inherit it, and give `make_broker`; `partner` if the store holds results too; `pass_time` and `now` for a fake clock."""
 
     @pytest.mark.parametrize("seed", range(5))

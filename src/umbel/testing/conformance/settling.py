@@ -68,6 +68,26 @@ class SettlingPromises(BrokerSuite):
         assert broker.settle([settlement(held, Verb.RETRY, replacement=later)]) == [True]
         assert self.total(broker, queue) == (0, 1, 0, 0, 0)
 
+    def test_what_is_put_off_waits_until_it_is_due_and_keeps_its_marks_and_its_priority(self, broker: Broker, queue: str) -> None:
+        broker.publish([item(queue, "a", priority=9), item(queue, "b", priority=9)])
+        broker.join("w", [queue], lease=60)
+        given, other = broker.fetch(queue, 2, owner="w", seq=1)
+        broker.settle([replace(settlement(given, Verb.GIVE_BACK), attempts=2, suspect=True), settlement(other)])
+        (held,) = broker.fetch(queue, 1, owner="w", seq=2)
+        assert broker.settle([replace(settlement(held, Verb.DELAY), due=self.now() + 0.3)]) == [True]
+        assert self.total(broker, queue) == (0, 1, 0, 0, 0)
+        self.until(lambda: (broker.promote(queue), self.total(broker, queue))[1] == (1, 0, 0, 0, 0))
+        broker.publish([item(queue, "c")])
+        first, second = broker.fetch(queue, 2, owner="w", seq=3)
+        assert ids_of([first, second]) == ["c", "a"]
+        assert (second.attempts, second.suspect) == (2, True)
+
+    def test_what_is_put_off_to_no_time_is_ready_at_the_tail(self, broker: Broker, queue: str) -> None:
+        held, other = self.claim(broker, queue, "a", "b")
+        broker.publish([item(queue, "c")])
+        broker.settle([settlement(held, Verb.DELAY), settlement(other)])
+        assert ids_of(broker.fetch(queue, 9, owner="w", seq=2)) == ["c", "a"]
+
     def test_what_is_given_back_returns_to_the_head_in_its_order(self, broker: Broker, queue: str) -> None:
         held = self.claim(broker, queue, "a", "b", "c")
         broker.publish([item(queue, "d")])
