@@ -118,6 +118,10 @@ class ConfiguredApp:
             return connection.driver
         return connection.get()
 
+    def wrap_broker(self, wrapping: Callable[[Broker], Broker]) -> None:
+        """Use *wrapping(broker)* for the broker from now on, until a change of settings chooses another."""
+        self._broker.wrap(wrapping)
+
     @property
     def backend(self) -> ResultBackend:
         """The result backend that the settings choose; without one, what keeps nothing."""

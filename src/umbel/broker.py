@@ -184,7 +184,8 @@ class Broker(ABC):
         """Settle *settle* (of the same queue), promote what is due, and claim up to *limit* messages. Does not wait.
 
         Idempotent by *seq*: it starts at 1, grows by one with every call of this owner on this queue that returned, and
-        a call repeated with the same number (its reply was lost) returns the same messages. With *limit* 0 it only settles.
+        a call repeated with the same number (its reply was lost) returns the same messages. A copy with a smaller number, which
+        came late, changes nothing. With *limit* 0 it only settles.
 
         Raises:
             OwnerLost: nothing was claimed or settled.
@@ -204,7 +205,7 @@ class Broker(ABC):
 
         The dead owner leaves the table when its last claim was taken; from its first on, it is fenced. What was taken
         carries the `attempts` and `suspect` it had. A start that was marked (see `mark_started`) adds one to `attempts`;
-        all others come as `suspect`.
+        all others come as `suspect`. Called again after `BrokerUnavailable`, it gives what the lost reply held.
         """
 
     @abstractmethod

@@ -58,6 +58,12 @@ class Connection(Generic[D]):
             self.generation = generation
             return self.driver
 
+    def wrap(self, wrapping: Callable[[D], D]) -> None:
+        """Put something around the driver; it goes with the driver when the settings choose another."""
+        driver = self.get()
+        with self._lock:
+            self.driver = wrapping(driver)
+
     def close(self) -> None:
         """Close the driver if there is one; the next use connects again."""
         if self.driver is not None:

@@ -7,9 +7,11 @@ import time
 from collections import Counter
 
 import pytest
+from tests.faults.conftest import goes_by
+from tests.faults.proxy import Proxy
 from tests.processes import wait_for
 
-from umbel.broker import Item
+from umbel.broker import Item, Settlement, Verb
 from umbel.drivers.redis import RedisBroker
 from umbel.exceptions import BrokerUnavailable
 from umbel.ids import uuid
@@ -131,3 +133,22 @@ sys.stdin.readline()
 def test_delay_raises_in_time_when_connections_are_reset(behind, proxy):
     proxy.refuse(True)
     assert behind.send(DELAY).strip().endswith("True")
+
+
+def test_the_lost_reply_of_a_recovery_leaves_nothing_claimed_by_who_does_not_know_it(private_redis):
+    with Proxy(private_redis.url) as proxy:
+        behind, direct = RedisBroker(proxy.url), RedisBroker(private_redis.url)
+        direct.publish([Item(raw=b"{}", queue="celery", id=uuid()) for _ in range(5)])
+        direct.join("gone", ["celery"], lease=0.5)
+        assert len(direct.fetch("celery", 5, owner="gone", seq=1)) == 5
+        behind.join("heir", ["celery"], lease=60)
+        assert not behind.recover("celery", owner="heir", limit=3).deliveries  # the server has seen the script then
+        goes_by(0.6)
+        proxy.swallow(script("recover"))
+        with pytest.raises(BrokerUnavailable):
+            behind.recover("celery", owner="heir", limit=3)
+        taken = [d for _ in range(3) for d in behind.recover("celery", owner="heir", limit=3).deliveries]
+        assert len(taken) == len({d.tag for d in taken}) == 5
+        assert behind.settle([Settlement(delivery=d, verb=Verb.ACK) for d in taken]) == [True] * 5
+        for broker in (behind, direct):
+            broker.close()

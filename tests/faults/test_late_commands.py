@@ -47,7 +47,7 @@ def test_a_recovery_caught_between_its_two_steps_takes_nothing_either(private_re
     until = int(asked[0]) * 1000 + int(asked[1]) // 1000
     wait_for(lambda: int(looking._client.call("TIME")[0]) >= int(asked[0]) + 3, 5)
     looking.renew("looking", ["celery"], lease=1.0)
-    looking._run("recover", looking.keys("celery").base, "looking", 10, until)
+    looking._run("recover", looking.keys("celery").base, "looking", 10, until, 1)
     assert busy.renew("busy", ["celery"], lease=1.0)
     for broker in (busy, looking):
         broker.close()

@@ -90,6 +90,8 @@ class Dispatcher:
     # Requests go to slots.
 
     def _pump(self) -> None:
+        if not self._settler.may_write():  # past the lease's deadline these may run elsewhere, and even have ended there
+            return
         for packet in self._inflight.assign():
             if any(request.alone or not (request.acked or request.task.acks_late) for _, request in packet.requests):
                 task = asyncio.get_running_loop().create_task(self._prepare(packet))

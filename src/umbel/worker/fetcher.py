@@ -95,7 +95,7 @@ class Fetcher:
         try:
             deliveries = await asyncio.get_running_loop().run_in_executor(self._io, self._fetch, queue, call)
         except OwnerLost:
-            del self._unanswered[queue]
+            self._unanswered.pop(queue, None)  # all may have been forgotten meanwhile
             if call.owner == self._lease.owner:
                 self._lease.lost()
             return None
@@ -106,7 +106,7 @@ class Fetcher:
         if self._away:
             logger.info("Connected to the broker again.")
             self._away = 0
-        del self._unanswered[queue]
+        self._unanswered.pop(queue, None)
         if call.owner != self._lease.owner:
             return 0  # claimed under an epoch that was lost meanwhile
         self._seqs = {key: seq for key, seq in self._seqs.items() if key[1] == call.owner}

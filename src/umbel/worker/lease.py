@@ -37,7 +37,8 @@ class Lease:
         self._on_lost = on_lost
         self._until = 0.0
         self.owner = ""
-        self.unbroken_since: float | None = None  # since when every renewal has succeeded
+        self.unbroken_since: float | None = None  # since when every renewal has succeeded in time
+        self.kept = False  # does a keeper renew beside us?
         self._renew_now = asyncio.Event()
         self.on_joined: Callable[[], None] = lambda: None
 
@@ -54,10 +55,19 @@ class Lease:
         owner = f"{self._node}:{uuid()}"
         asked = boottime()
         await self._in_thread(self._join, owner)
-        self.owner, self._until = owner, asked + self.lease
+        self.owner = owner
+        self._granted(asked)
         self.on_joined()
-        if self.unbroken_since is None:
+
+    def _granted(self, asked: float) -> None:
+        """Count the lease from when it was asked for.
+
+        A lease that had lapsed before was broken, though no renewal failed: the machine, or this process, stood still. The
+        others may have stood still, too, and come back after us. With a keeper, our own silence says nothing.
+        """
+        if self.unbroken_since is None or (asked >= self._until and not self.kept):
             self.unbroken_since = asked
+        self._until = asked + self.lease
 
     def _join(self, owner: str) -> None:
         self._broker.join(owner, self.queues, lease=self.lease)
@@ -77,9 +87,9 @@ class Lease:
         asked = boottime()
         try:
             if await self._in_thread(self._ask):
-                self._until = asked + self.lease
-                if self.unbroken_since is None:
-                    self.unbroken_since = asked
+                back = self.unbroken_since is None
+                self._granted(asked)
+                if back:
                     logger.info("The lease of %s is renewed again.", self._node)
                 return True
             logger.error(

@@ -281,6 +281,7 @@ class Worker:
             lease=lease.lease, renewal=self.conf.worker_lease_renewal, base_dir=base_dir(),
         )  # fmt: skip
         keeper.keep(lease.owner)
+        lease.kept = True
         lease.on_joined = lambda: keeper.keep(lease.owner)
         return keeper
 

@@ -6,7 +6,7 @@ import time
 from collections.abc import Iterable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import replace
-from itertools import groupby
+from itertools import count, groupby
 from typing import Any, ClassVar
 
 from umbel.backend import ResultBackend
@@ -56,6 +56,8 @@ class RedisBroker(Broker):
         self._keys: dict[str, Keys] = {}
         self._revoked = RevokedIds(self._client, f"{self._prefix}{{umbel.revoked}}")
         self._backend: RedisBackend | None = None
+        self._numbers = count(time.time_ns() // 1000)  # of recoveries: no driver of the same owner begins with smaller ones
+        self._unanswered: dict[tuple[str, str], int] = {}
         names = ("any", "publish", "fetch", "settle", "renew", "leave", "recover", "mark_started", "promote", "depth", "unpark")
         self._scripts = {name: load_script(name) for name in names}
         self._scripts |= {name: load_script(name, shared=("_ring",)) for name in ("publish_now", "ring")}
@@ -206,7 +208,12 @@ class RedisBroker(Broker):
         # A server that was frozen carries out late what was sent before: by then owners that live may have missed a renewal.
         seconds, micros = self._client.call("TIME")
         until = int(seconds) * 1000 + int(micros) // 1000 + VALID
-        reply = self._run("recover", self.keys(queue).base, owner, min(limit, CHUNK), until)
+        number = self._unanswered.pop((queue, owner), None) or next(self._numbers)
+        try:
+            reply = self._run("recover", self.keys(queue).base, owner, min(limit, CHUNK), until, number)
+        except BrokerUnavailable:  # perhaps it was carried out: the next call asks for what it took
+            self._unanswered[queue, owner] = number
+            raise
         if reply is None:
             raise OwnerLost(owner)
         taken = []

@@ -5,7 +5,7 @@ r"""Names of keys in Redis.
     {<q>}.delayed          zset    due time in ms -> step digit, time of publishing, `:`, message
     {<q>}.owners           zset    owner -> end of its lease in ms, by Redis's clock
     {<q>}.reaped           zset    owner whose lease lapsed and whose claims are being taken -> when, in ms
-    {<q>}.claims:<owner>   hash    tag -> message; s:<tag> -> its start was marked; last, recovered: counters
+    {<q>}.claims:<owner>   hash    tag -> message; s:<tag> -> its start was marked; last, recovery: the last calls; recovered: a counter
     {<q>}.idle             set     owners that found nothing and wait for their bell
     {<q>}.bell:<owner>     list    at most one element, pushed by who publishes
     {<q>}.dead, .dead:data         zset of keys by time in ms, hash key -> reason NUL message

@@ -69,6 +69,15 @@ class ClaimingPromises(BrokerSuite):
         assert self.total(broker, queue) == (2, 0, 2, 0, 0)
         assert broker.settle([settlement(d) for d in repeated]) == [True, True]
 
+    def test_a_copy_of_an_older_fetch_that_comes_late_claims_nothing(self, broker: Broker, queue: str) -> None:
+        broker.publish([item(queue, f"m{n}") for n in range(4)])
+        broker.join("w", [queue], lease=60)
+        held = [broker.fetch(queue, 1, owner="w", seq=seq)[0] for seq in (1, 2)]
+        broker.fetch(queue, 1, owner="w", seq=1)
+        assert self.total(broker, queue) == (2, 0, 2, 0, 0)
+        assert broker.settle([settlement(d, Verb.GIVE_BACK) for d in held]) == [True, True]
+        assert ids_of(broker.fetch(queue, 4, owner="w", seq=3)) == ["m0", "m1", "m2", "m3"]
+
     def test_settlements_that_ride_with_a_repeated_fetch_count_once(self, broker: Broker, queue: str) -> None:
         broker.publish([item(queue, f"m{n}") for n in range(3)])
         broker.join("w", [queue], lease=60)

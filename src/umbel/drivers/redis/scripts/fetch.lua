@@ -1,4 +1,4 @@
--- Settle, promote, claim. Idempotent by seq; refused when the owner is not in the table.
+-- Settle, promote, claim. Idempotent by seq, which only grows; refused when the owner is not in the table.
 -- ARGV: base lists owner seq limit nsettle settlements...
 -- Returns nil if the owner is lost, else {claimed at (us), settled flags, tag, raw, tag, raw, ...}.
 local base, lists, owner = ARGV[1], split(ARGV[2], '\0'), ARGV[3]
@@ -16,8 +16,9 @@ if last[1] == seq then
     reply[#reply + 1] = last[i]
     reply[#reply + 1] = redis.call('HGET', claims, last[i]) or ''
   end
-  return reply
 end
+-- A call with a smaller number is a copy that comes late: nobody waits for its reply, so it claims nothing.
+if tonumber(seq) <= tonumber(last[1]) then return reply end
 
 local at, flags = 7, {}
 for i = 1, nsettle do

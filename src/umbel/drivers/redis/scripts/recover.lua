@@ -1,10 +1,21 @@
 -- Take up to limit claims of one lapsed owner, newest first, and make them the caller's.
--- ARGV: base owner limit until(ms, by this clock; later nothing is taken). Returns nil if the caller is lost, else {time, more, tag, started, raw, ...}
+-- Idempotent by number, which only grows: a call repeated with the same number returns the same, a late copy nothing.
+-- ARGV: base owner limit until(ms, by this clock; later nothing is taken) number. Returns nil if the caller is lost, else {time, more, tag, started, raw, ...}
 local base, owner, limit = ARGV[1], ARGV[2], tonumber(ARGV[3])
 local owners, reaped = base .. '.owners', base .. '.reaped'
 if not redis.call('ZSCORE', owners, owner) then return false end
 local now = now_us()
 local reply = {string.format('%.0f', now), 0}
+local mine, number = base .. '.claims:' .. owner, ARGV[5]
+local last = split(redis.call('HGET', mine, 'recovery') or '0', ' ')
+if tonumber(number) <= tonumber(last[1]) then
+  for i = 2, last[1] == number and #last or 0 do
+    reply[#reply + 1] = last[i]
+    reply[#reply + 1] = redis.call('HEXISTS', mine, 's:' .. last[i])
+    reply[#reply + 1] = redis.call('HGET', mine, last[i])
+  end
+  return reply
+end
 if now / 1000 > tonumber(ARGV[4]) then return reply end
 local dead = redis.call('ZRANGE', reaped, 0, 0)[1]
 if not dead then
@@ -15,8 +26,7 @@ if not dead then
   redis.call('ZADD', reaped, now / 1000, dead)
   redis.call('SREM', base .. '.idle', dead)
 end
-local theirs, mine = base .. '.claims:' .. dead, base .. '.claims:' .. owner
-local tags = {}
+local theirs, tags, note = base .. '.claims:' .. dead, {}, {number}
 for _, field in ipairs(redis.call('HKEYS', theirs)) do
   local seq, i, step = string.match(field, '^(%d+):(%d+):(%d)$')
   if seq then tags[#tags + 1] = {tonumber(seq), tonumber(i), step, field} end
@@ -30,10 +40,12 @@ for n = 1, math.min(limit, #tags) do
   redis.call('HSET', mine, tag, raw)
   if started == 1 then redis.call('HSET', mine, 's:' .. tag, '1') end
   redis.call('HDEL', theirs, from, 's:' .. from)
+  note[#note + 1] = tag
   reply[#reply + 1] = tag
   reply[#reply + 1] = started
   reply[#reply + 1] = raw
 end
+redis.call('HSET', mine, 'recovery', table.concat(note, ' '))
 if #tags <= limit then
   redis.call('DEL', theirs, base .. '.bell:' .. dead)
   redis.call('ZREM', reaped, dead)

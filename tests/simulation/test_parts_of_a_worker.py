@@ -1,0 +1,105 @@
+"""Parts of a worker, put into situations that the model has found; the broker is one with faults."""
+
+import asyncio
+import contextlib
+from concurrent.futures import ThreadPoolExecutor
+
+import pytest
+
+from umbel.broker import Item, Settlement, Verb
+from umbel.drivers.memory import MemoryBackend, MemoryBroker
+from umbel.execution.settle import Settler
+from umbel.ids import uuid
+from umbel.testing import Act, FakeClock, Fault, FaultyBroker
+from umbel.worker import lease as lease_module
+from umbel.worker.fetcher import Fetcher
+from umbel.worker.lease import Lease
+
+LEASE = 10.0
+
+
+@pytest.fixture
+def clock(monkeypatch):
+    clock = FakeClock()
+    monkeypatch.setattr(lease_module, "boottime", clock.boottime)
+    return clock
+
+
+async def until(condition) -> None:
+    async with asyncio.timeout(10):
+        while not condition():  # noqa: ASYNC110 - what it asks has no event
+            await asyncio.sleep(0.005)
+
+
+def lease_on(broker, io, lost=lambda: None):
+    return Lease(broker, io, node="celery@here", queues=["q"], lease=LEASE, renewal=2.5, on_lost=lost)
+
+
+def test_a_claim_that_is_under_way_when_its_owner_is_lost_ends_nothing_else():
+    asyncio.run(claim_under_way())
+
+
+async def claim_under_way():
+    broker = FaultyBroker(MemoryBroker(f"memory://{uuid()}"), [Fault("fetch", Act.HANG)])
+    broker.publish([Item(raw=b"{}", queue="q", id="1")])
+    came = []
+    with ThreadPoolExecutor(2) as io:
+        lease = lease_on(broker, io)
+        settler = Settler(broker, MemoryBackend(), io, may_write=lease.held)
+        fetcher = Fetcher(broker, io, settler, lease, room=lambda: 1, deliver=came.extend)
+        await lease.join()
+        fetching = asyncio.create_task(fetcher.run())
+        await until(lambda: broker.hangs(0))
+        broker.leave(lease.owner, ["q"])  # as if another had taken over
+        fetcher.forget()
+        broker.release()
+        await until(lambda: broker.calls["fetch"] == 1 and not lease.held())
+        await lease.join()
+        await until(lambda: came)
+        fetcher.stopped = True
+        fetcher.wake.set()
+        await fetching
+    assert [delivery.owner for delivery in came] == [lease.owner]
+
+
+def test_who_stood_still_past_its_lease_waits_a_full_one_before_it_takes_over_from_others(clock):
+    asyncio.run(stood_still(clock))
+
+
+async def stood_still(clock):
+    broker = MemoryBroker(f"memory://{uuid()}")
+    with ThreadPoolExecutor(1) as io:
+        lease = lease_on(broker, io)
+        await lease.join()
+        clock.advance(5)
+        await lease._renew()
+        assert clock.boottime() - lease.unbroken_since == 5
+        clock.advance(3600)  # the machine was suspended, and with it all others: no renewal failed
+        assert not lease.held()
+        await lease._renew()
+        assert lease.held()
+        assert clock.boottime() == lease.unbroken_since
+
+
+def test_settlements_whose_reply_is_lost_again_and_again_are_carried_out_once():
+    asyncio.run(settled_once())
+
+
+async def settled_once():
+    plan = [Fault("settle", Act.LOSE_REPLY, times=2), Fault("settle", Act.REFUSE, call=3)]
+    broker = FaultyBroker(MemoryBroker(f"memory://{uuid()}"), plan)
+    broker.publish([Item(raw=b"{}", queue="q", id=str(n)) for n in range(3)])
+    broker.join("me", ["q"], lease=60)
+    held = broker.fetch("q", 3, owner="me", seq=1)
+    again = [Item(raw=b"{}", queue="q", id=f"again-{n}") for n in range(3)]
+    with ThreadPoolExecutor(1) as io:
+        settler = Settler(broker, MemoryBackend(), io, may_write=lambda: True)
+        for delivery, item in zip(held, again, strict=True):
+            settler.add(Settlement(delivery=delivery, verb=Verb.RETRY, replacement=item))
+        running = asyncio.create_task(settler.run())
+        await until(lambda: not settler.pending)
+        running.cancel()
+        with contextlib.suppress(asyncio.CancelledError):
+            await running
+    assert broker.calls["settle"] == 4
+    assert broker.depth(["q"])["q"].ready == 3
