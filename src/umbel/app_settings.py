@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 from zoneinfo import ZoneInfo
 
 from umbel import config_sources
+from umbel.breaker import Breaker
 from umbel.config import Settings
 from umbel.connections import backend_maker, broker_maker, broker_url, without_password
 from umbel.meta import decode_meta
@@ -45,6 +46,7 @@ class ConfiguredApp:
         self._router: tuple[int, Router] | None = None
         self._zone: tuple[int, tzinfo] | None = None
         self._broker, self._backend = broker_maker(self.conf), backend_maker(self.conf)
+        self.breaker = Breaker()
 
     # --- settings
 

@@ -7,7 +7,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from itertools import count
 from typing import TYPE_CHECKING, Any
 
-from umbel.broker import Item
+from umbel.broker import Broker, Item
 from umbel.exceptions import BrokerUnavailable
 
 if TYPE_CHECKING:
@@ -22,23 +22,32 @@ def deliver(app: Umbel, items: Sequence[Item], retry: bool | None, policy: Mappi
     """Put *items* on the broker, again after a failure if *retry* or the settings say so.
 
     Raises:
-        BrokerUnavailable: the broker did not take them within `broker_publish_timeout`.
+        BrokerUnavailable: the broker did not take them within `broker_publish_timeout`, or is known to be away.
     """
-    started = time.monotonic()
+    broker, breaker, started = app.broker, app.breaker, time.monotonic()
+    if breaker.outage is not None and breaker.knows(broker):
+        breaker.attempt(broker, lambda: broker.publish(items))
+        return
     try:
-        app.broker.publish(items)  # which keeps to the deadline by itself
+        broker.publish(items)  # which keeps to the deadline by itself
     except BrokerUnavailable as exc:
-        _deliver_again(app, items, exc, started + app.conf.broker_publish_timeout, _pauses(app, retry, policy))
+        try:
+            _deliver_again(broker, items, exc, started + app.conf.broker_publish_timeout, _pauses(app, retry, policy))
+        except BrokerUnavailable as last:
+            if last.unreachable and app.conf.broker_publish_breaker:
+                breaker.open(broker, last, begun=started)
+            raise
+    breaker.answered = started
 
 
-def _deliver_again(app: Umbel, items: Sequence[Item], exc: BrokerUnavailable, deadline: float, pauses: Iterator[float]) -> None:
+def _deliver_again(broker: Broker, items: Sequence[Item], exc: BrokerUnavailable, deadline: float, pauses: Iterator[float]) -> None:
     for pause in pauses:
         # What may have arrived is not sent twice behind the caller's back.
         if exc.maybe_sent or time.monotonic() + pause >= deadline:
             break
         time.sleep(pause)
         try:
-            app.broker.publish(items, timeout=max(deadline - time.monotonic(), SHORTEST_ATTEMPT))
+            broker.publish(items, timeout=max(deadline - time.monotonic(), SHORTEST_ATTEMPT))
         except BrokerUnavailable as again:
             exc = again
         else:

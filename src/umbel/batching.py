@@ -59,6 +59,8 @@ class Sender:
         Raises:
             BrokerUnavailable: the broker did not take it in time.
         """
+        if self._app.breaker.outage is not None:  # known before it would wait behind the call that tries again
+            self._app.breaker.refuse(self._app.broker)
         future: Future[None] = Future()
         with self._worker.lock:
             self._waiting.put((draft, future))

@@ -302,11 +302,13 @@ class BrokerUnavailable(OperationalError):
         args: the sentence.
         maybe_sent: the request had left this process, so the broker may have acted on it. Publishing again may
             run the task twice.
+        unreachable: no connection to it could be made.
     """
 
-    def __init__(self, *args: Any, maybe_sent: bool = False) -> None:
+    def __init__(self, *args: Any, maybe_sent: bool = False, unreachable: bool = False) -> None:
         super().__init__(*args)
         self.maybe_sent = maybe_sent
+        self.unreachable = unreachable
 
 
 class BackendUnavailable(OperationalError):

@@ -249,6 +249,7 @@ _ALL = (
     _("worker_timer_precision", "float", 1.0, "seconds", "The broker knows when a delayed message is due.", ACCEPTED, "CELERYD_TIMER_PRECISION"),
     _("worker_detect_quorum_queues", "bool", True, "", "Whether quorum queues on RabbitMQ are recognised.", ACCEPTED, "CELERYD_DETECT_QUORUM_QUEUES"),
     _("broker_publish_timeout", "float", 2.0, "seconds", "The longest that `delay()` waits for the broker before it raises.", IMPLEMENTED, None),
+    _("broker_publish_breaker", "bool", True, "", "Whether calls fail at once while no connection to the broker can be made. One call tries again after 1 s, later every 5 s.", IMPLEMENTED, None),
     _("task_delay_for", "'umbel'|'celery'", "umbel", "", "Who consumes delayed tasks: umbel's broker holds them back, Celery's workers do it themselves.", IMPLEMENTED, None),
     _("task_max_deliveries", "int", 3, "deliveries", "How often a task may take its process down before its message is buried.", IMPLEMENTED, None),
     _("worker_lease", "float", 10.0, "seconds", "How long a silent worker keeps its messages.", IMPLEMENTED, None),

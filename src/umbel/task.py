@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, Generic, ParamSpec, TypeVar, ov
 
 from umbel import exceptions, publish, states
 from umbel.arguments import Arity
+from umbel.attempts import deliver
 from umbel.backend import Record
 from umbel.commit import on_commit
 from umbel.context import Context
@@ -299,7 +300,7 @@ class Task(Generic[P, R]):
         if throw:
             raise retry
         if not retry.is_eager:
-            self.app.broker.publish([retry.sig])
+            deliver(self.app, [retry.sig], None, None)
         return retry
 
     def update_state(self, task_id: str | None = None, state: str | None = None, meta: Any = None, **fields: Any) -> None:

@@ -27,6 +27,7 @@ class Proxy:
         self._requests.set()
         self._replies.set()
         self._refusing = False
+        self.asked = 0  # connections that clients made, those that were refused too
         self._swallow: bytes | None = None
         self.swallowed = threading.Event()
         threading.Thread(target=self._accept, daemon=True).start()
@@ -74,6 +75,7 @@ class Proxy:
                 client, _ = self._listener.accept()
             except OSError:
                 return
+            self.asked += 1
             if self._refusing:
                 reset(client)
                 continue

@@ -21,8 +21,8 @@ ROWS = [
     {"broker", "backend", "bus", "leases"},
     {"drivers"},
     {
-        "attempts", "context", "current", "meta", "arguments", "publish", "queues", "batching", "commit", "connections", "discovery",
-        "eager", "registry",
+        "attempts", "breaker", "context", "current", "meta", "arguments", "publish", "queues", "batching", "commit", "connections",
+        "discovery", "eager", "registry",
         "result", "result_wait", "retrying", "shared", "task", "app_settings", "app", "__init__",
     },
     {"execution", "pools"},

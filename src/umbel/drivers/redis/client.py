@@ -7,18 +7,20 @@ URL parsing, its connections and its parser.
 from __future__ import annotations
 
 import os
+import threading
 import time
 from collections import deque
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from hashlib import sha1
 from importlib import resources
+from ipaddress import ip_address
 from typing import Any
 from urllib.parse import urlsplit
 
 import redis
 from redis.backoff import NoBackoff
-from redis.exceptions import NoScriptError, RedisError, ResponseError
+from redis.exceptions import AuthenticationError, BusyLoadingError, NoScriptError, RedisError, ResponseError
 from redis.exceptions import TimeoutError as RedisTimeoutError
 from redis.retry import Retry
 
@@ -29,6 +31,7 @@ __all__ = ["Client", "Script", "load_script"]
 PASSED_OPTIONS = ("socket_keepalive", "health_check_interval", "ssl_cert_reqs", "ssl_ca_certs", "ssl_certfile", "ssl_keyfile", "username")
 IDLE_CHECK = 1.0  # seconds after which a pooled connection is looked at before it is used: the server may have closed it
 FAULTS = (RedisError, OSError)
+SHORTEST_WAIT = 0.05  # seconds for a reply, when connecting took all of the time
 
 
 class Script:
@@ -63,6 +66,7 @@ class Client:
                 protocol=2,
                 **passed,
             )
+            self._named = is_name(str(pool.connection_kwargs.get("host", "localhost")))
         except (ValueError, TypeError) as exc:
             raise ImproperlyConfigured(f"{hidden(url)!r} is not a Redis URL: {exc}. Write it as redis://:password@host:6379/0.") from exc
         self._make: Any = lambda: pool.connection_class(**pool.connection_kwargs)
@@ -108,11 +112,15 @@ class Client:
         """Open a connection of the caller's own."""
         connection = self._make()
         try:
-            connection.connect()
+            if self._named:
+                in_time(connection.connect, self.timeout)
+            else:
+                connection.connect()
         except FAULTS as exc:
             reason = str(exc).rstrip(".")
             raise BrokerUnavailable(
-                f"Redis at {self.url} does not answer: {reason}. Check that it runs and that the URL is right."
+                f"Redis at {self.url} does not answer: {reason}. Check that it runs and that the URL is right.",
+                unreachable=not isinstance(exc, (ResponseError, AuthenticationError, BusyLoadingError)),  # those are answers
             ) from exc
         return connection
 
@@ -147,7 +155,10 @@ class Client:
         Raises:
             BrokerUnavailable: with `maybe_sent`, as the connection broke after the commands were sent.
         """
+        started = time.monotonic()
         connection = self._take()
+        if timeout is None and (spent := time.monotonic() - started) > self.timeout * 0.4:  # connecting took what the reply has not now
+            timeout = max(self.timeout - spent, SHORTEST_WAIT)
         try:  # as `connection` does, whose generator would cost more than the rest of this
             connection.send_packed_command([packed(commands)])
             replies = [self._read(connection, timeout) for _ in commands]
@@ -181,6 +192,42 @@ class Client:
             while self._idle:
                 self._idle.pop()[0].disconnect()
         self._idle = deque()
+
+
+def is_name(host: str) -> bool:
+    """Answer whether *host* must be looked up by servers of names; `localhost` is in a file.
+
+    Raises:
+        ValueError: it cannot be a name.
+    """
+    try:
+        ip_address(host)
+    except ValueError:
+        host.encode("idna")
+        return host != "localhost"
+    return False
+
+
+def in_time(connect: Callable[[], None], seconds: float) -> None:
+    """Connect in a thread: looking up a name has no deadline of its own, and is left behind when it takes too long.
+
+    Raises:
+        TimeoutError: it took longer than *seconds*.
+    """
+    done, failed = threading.Event(), list[BaseException]()
+
+    def work() -> None:
+        try:
+            connect()
+        except BaseException as exc:  # noqa: BLE001 - raised again by who waits
+            failed.append(exc)
+        done.set()
+
+    threading.Thread(target=work, name="umbel-connect", daemon=True).start()
+    if not done.wait(seconds):
+        raise TimeoutError(f"looking up its name and connecting took more than {seconds:g} s")
+    if failed:
+        raise failed[0]
 
 
 def packed(commands: Sequence[Sequence[Any]]) -> bytes:
