@@ -9,9 +9,9 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from enum import IntEnum
-from typing import ClassVar
+from typing import ClassVar, Literal
 
 import msgspec
 
@@ -22,6 +22,7 @@ __all__ = [
     "BrokerFeatures",
     "DeadLetter",
     "Delivery",
+    "Evidence",
     "Item",
     "OwnerLost",
     "QueueDepth",
@@ -30,6 +31,9 @@ __all__ = [
     "Revocations",
     "Settlement",
     "Verb",
+    "decode_evidence",
+    "encode_evidence",
+    "plain",
 ]
 
 
@@ -85,6 +89,35 @@ class Verb(IntEnum):
     DELAY = 6  # to the delayed messages until `due`, as it is: its `attempts` and `suspect` stay
 
 
+class Evidence(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
+    """What is known of why a message was put away; it is kept beside it as JSON."""
+
+    kind: str = ""  # crashed, rejected, failed, unreadable, refused (its content type), unsupported, broken; unknown: parked
+    node: str = ""  # the worker that put it away
+    attempts: int = 0  # how often its process died while it ran
+    signal: str = ""  # which ended the process: SIGKILL
+    exitcode: int | None = None  # with which the process ended, if by no signal
+    peak_memory: int | None = None  # bytes, of the process
+    traceback: str = ""  # the last that is known
+
+
+def encode_evidence(evidence: Evidence) -> bytes:
+    """Write *evidence* as JSON; half of a surrogate pair, which Python's texts may hold, as an escape."""
+    try:
+        return msgspec.json.encode(evidence)
+    except UnicodeEncodeError:
+        texts = {name: plain(value) for name, value in msgspec.structs.asdict(evidence).items() if isinstance(value, str)}
+        return msgspec.json.encode(msgspec.structs.replace(evidence, **texts))
+
+
+def plain(text: str) -> str:
+    """Return *text* as every store can keep it: without NUL, and without halves of surrogate pairs."""
+    return text.replace("\0", " ").encode("utf-8", "backslashreplace").decode()
+
+
+decode_evidence = msgspec.json.Decoder(Evidence).decode
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Settlement:
     """What to do with one delivery, and what to write in the same step when the driver can (`atomic_settle`)."""
@@ -92,7 +125,8 @@ class Settlement:
     delivery: Delivery
     verb: Verb
     replacement: Item | None = None  # for RETRY
-    reason: str = ""  # for BURY and PARK
+    reason: str = ""  # for BURY a sentence; for PARK the name of the task
+    evidence: Evidence = field(default_factory=Evidence)  # for BURY and PARK
     due: float | None = None  # for DELAY, in seconds since the epoch; None: ready at once, at the tail
     attempts: int = 0  # for GIVE_BACK
     suspect: bool = False  # for GIVE_BACK
@@ -115,9 +149,13 @@ class QueueDepth:
 class DeadLetter:
     """One buried or parked message."""
 
-    id: str  # the task id, or the key of the entry if the message cannot be read
+    queue: str
+    place: Literal["dead", "parked"]
+    key: str  # names this letter in its place, and its order there; never used twice
+    id: str  # the task id, or a new one if the message cannot be read
     raw: bytes
     reason: str
+    evidence: Evidence
     at: float  # seconds since the epoch
 
 
@@ -180,8 +218,12 @@ class Broker(ABC):
         """Take *owner* out of the tables and give what it still claims back to the heads, unchanged."""
 
     @abstractmethod
-    def fetch(self, queue: str, limit: int, *, owner: str, seq: int, settle: Sequence[Settlement] = ()) -> list[Delivery]:
+    def fetch(
+        self, queue: str, limit: int, *, owner: str, seq: int, settle: Sequence[Settlement] = (), parked: Sequence[str] = ()
+    ) -> list[Delivery]:
         """Settle *settle* (of the same queue), promote what is due, and claim up to *limit* messages. Does not wait.
+
+        Parked messages of the tasks *parked* (names) are claimed before what is ready, the oldest of each task first.
 
         Idempotent by *seq*: it starts at 1, grows by one with every call of this owner on this queue that returned, and
         a call repeated with the same number (its reply was lost) returns the same messages. A copy with a smaller number, which
@@ -225,16 +267,34 @@ class Broker(ABC):
         """Delete what is ready and delayed; return how many that were."""
 
     @abstractmethod
-    def dead(self, queue: str, *, limit: int = 100) -> list[DeadLetter]:
-        """Return the newest dead letters."""
+    def dead(self, queue: str, *, limit: int = 100, after: str = "", id: str = "") -> list[DeadLetter]:
+        """Return a page of the dead letters, the newest first; an empty page is the end.
+
+        Args:
+            queue: its name.
+            limit: how many at most; there may be fewer, though more follow.
+            after: the `key` of the last letter of the page before, which need not be there any more.
+            id: a task id: only its letters.
+        """
 
     @abstractmethod
-    def parked(self, queue: str, *, limit: int = 100) -> list[DeadLetter]:
-        """Return the oldest parked messages."""
+    def parked(self, queue: str, *, limit: int = 100, after: str = "", id: str = "") -> list[DeadLetter]:
+        """Return a page of the parked messages, the oldest first; all else as for `dead`."""
 
     @abstractmethod
-    def unpark(self, queue: str, tasks: Sequence[str]) -> int:
-        """Put parked messages whose reason is one of *tasks* (task names) at the tail of ready; return how many."""
+    def parked_for(self, queue: str, tasks: Sequence[str]) -> list[str]:
+        """Return those of *tasks* (names) of which messages are parked. Workers ask every second: it must be cheap."""
+
+    @abstractmethod
+    def requeue(self, letters: Sequence[DeadLetter]) -> int:
+        """Put *letters* at the tails of their queues, with no attempts and no suspicion; return how many that were.
+
+        One that is not there any more is passed over, so each goes back once, however many ask for it.
+        """
+
+    @abstractmethod
+    def discard(self, letters: Sequence[DeadLetter]) -> int:
+        """Delete *letters*; return how many were still there."""
 
     @abstractmethod
     def revoke(self, ids: Sequence[str], *, ttl: float, signal: str = "") -> None:

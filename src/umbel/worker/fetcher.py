@@ -31,6 +31,7 @@ class Call:
     seq: int
     limit: int
     settle: list[Settlement]
+    parked: Sequence[str]
 
 
 class Fetcher:
@@ -46,6 +47,7 @@ class Fetcher:
         self._seqs: dict[tuple[str, str], int] = {}
         self._unanswered: dict[str, Call] = {}
         self._away = 0
+        self.parked: dict[str, Sequence[str]] = {}  # queue -> tasks known here of which messages are parked there
         self.stopped = False
         self.wake = asyncio.Event()
 
@@ -90,7 +92,7 @@ class Fetcher:
             if room <= 0:
                 return 0
             seq = self._seqs.get((queue, self._lease.owner), 0) + 1
-            call = Call(self._lease.owner, seq, room, self._settler.ride(queue))
+            call = Call(self._lease.owner, seq, room, self._settler.ride(queue), self.parked.get(queue, ()))
         self._unanswered[queue] = call
         try:
             deliveries = await asyncio.get_running_loop().run_in_executor(self._io, self._fetch, queue, call)
@@ -116,7 +118,7 @@ class Fetcher:
         return len(deliveries)
 
     def _fetch(self, queue: str, call: Call) -> list[Delivery]:
-        return self._broker.fetch(queue, call.limit, owner=call.owner, seq=call.seq, settle=call.settle)
+        return self._broker.fetch(queue, call.limit, owner=call.owner, seq=call.seq, settle=call.settle, parked=call.parked)
 
     async def _give_up_unanswered(self) -> None:
         """Let the settler carry out what rode on a claim whose reply never came: settling twice changes nothing."""

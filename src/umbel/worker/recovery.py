@@ -5,15 +5,16 @@ from __future__ import annotations
 import asyncio
 import logging
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from concurrent.futures import Executor
 from typing import Any
 
 from umbel.broker import Broker, Delivery, OwnerLost
 from umbel.exceptions import OperationalError
+from umbel.worker.fetcher import Fetcher
 from umbel.worker.lease import Lease, boottime
 
-__all__ = ["promote_delayed", "recover_dead", "unpark_known"]
+__all__ = ["find_parked", "promote_delayed", "recover_dead"]
 
 logger = logging.getLogger("celery.worker")
 EVERY = 1.0  # seconds between looks
@@ -57,22 +58,23 @@ async def promote_delayed(broker: Broker, io: Executor, lease: Lease) -> None:
         await asyncio.sleep(wait)
 
 
-async def unpark_known(broker: Broker, io: Executor, lease: Lease, tasks: Mapping[str, Any], *, every: float = 10.0) -> None:
-    """Put messages that were parked as unknown back, when this worker knows their tasks, for ever."""
+async def find_parked(broker: Broker, io: Executor, lease: Lease, tasks: Mapping[str, Any], fetcher: Fetcher) -> None:
+    """Tell the fetcher which of the parked messages are of tasks that this worker knows, for ever.
+
+    It claims them from where they are. Put back to ready, they might be claimed by a worker that does not know them either.
+    """
     while True:
         for queue in lease.queues:
             try:
-                moved = await call(io, broker.unpark, queue, names(tasks))
+                known = await call(io, broker.parked_for, queue, list(tasks))  # which may change at any time
             except OperationalError:
                 continue
-            if moved:
-                logger.info("Took %d parked message(s) from %r: their tasks are known here.", moved, queue)
-        await asyncio.sleep(every)
-
-
-def names(tasks: Mapping[str, Any]) -> Sequence[str]:
-    """Return the names of *tasks*, which may change at any time."""
-    return list(tasks)
+            if known and not fetcher.parked.get(queue):
+                logger.info("Messages that were parked on %r are run here: %s.", queue, ", ".join(known))
+            fetcher.parked[queue] = known
+            if known:
+                fetcher.wake.set()
+        await asyncio.sleep(EVERY)
 
 
 async def call(io: Executor, method: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:

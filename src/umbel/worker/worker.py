@@ -31,7 +31,7 @@ from umbel.worker.dispatcher import Dispatcher
 from umbel.worker.fetcher import Fetcher
 from umbel.worker.keeper import Keeper
 from umbel.worker.lease import Lease
-from umbel.worker.recovery import promote_delayed, recover_dead, unpark_known
+from umbel.worker.recovery import find_parked, promote_delayed, recover_dead
 from umbel.worker.shutdown import Shutdown
 
 __all__ = ["Worker"]
@@ -220,7 +220,7 @@ class Worker:
                     services.create_task(dispatcher.look_after(), name="dispatcher"),
                     services.create_task(recover_dead(broker, care_io, lease, dispatcher.recovered), name="recovery"),
                     services.create_task(promote_delayed(broker, care_io, lease), name="delays"),
-                    services.create_task(unpark_known(broker, care_io, lease, app.tasks), name="parked"),
+                    services.create_task(find_parked(broker, care_io, lease, app.tasks, fetcher), name="parked"),
                 ]
                 if keeper is not None:
                     running.append(services.create_task(keeper.watch(), name="keeper"))

@@ -5,8 +5,9 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Mapping, Sequence
-from typing import Any, ClassVar
+from collections.abc import Iterable, Mapping, Sequence
+from itertools import islice
+from typing import Any, ClassVar, Literal
 
 from umbel.backend import ResultBackend
 from umbel.broker import (
@@ -87,7 +88,9 @@ class MemoryBroker(Broker):
                         queue.put(message)
             self._changed.notify_all()
 
-    def fetch(self, queue: str, limit: int, *, owner: str, seq: int, settle: Sequence[Settlement] = ()) -> list[Delivery]:
+    def fetch(
+        self, queue: str, limit: int, *, owner: str, seq: int, settle: Sequence[Settlement] = (), parked: Sequence[str] = ()
+    ) -> list[Delivery]:
         with self._changed:
             state = self.store.queues[queue]
             entry = state.holder(owner)
@@ -98,7 +101,8 @@ class MemoryBroker(Broker):
                 for settlement in settle:
                     self._settle(settlement)
                 self.store.promote(state, self._clock.now(), 1000)
-                self._claim(entry, state.take(limit), seq=seq)
+                known = state.take_parked(parked, limit)
+                self._claim(entry, known + state.take(limit - len(known)), seq=seq)
                 if state.ready:  # promoted here, and more than this owner wanted
                     self._changed.notify_all()
             return self._deliveries(queue, owner, [m for m in entry.claims.values() if m.seq == seq])
@@ -161,8 +165,9 @@ class MemoryBroker(Broker):
             case Verb.DELAY:
                 self.store.delay(queue, message, settlement.due, now)
             case Verb.BURY | Verb.PARK:
-                message.reason, message.at = settlement.reason, now
-                (queue.dead if settlement.verb is Verb.BURY else queue.parked).append(message)
+                message.reason, message.evidence, message.at = settlement.reason, settlement.evidence, now
+                place = queue.dead if settlement.verb is Verb.BURY else queue.parked
+                place[self.store.next_position()] = message
 
     def recover(self, queue: str, *, owner: str, limit: int) -> Recovered:
         with self._changed:
@@ -223,28 +228,43 @@ class MemoryBroker(Broker):
             state.delayed.clear()
             return removed
 
-    def dead(self, queue: str, *, limit: int = 100) -> list[DeadLetter]:
+    def dead(self, queue: str, *, limit: int = 100, after: str = "", id: str = "") -> list[DeadLetter]:
         with self._changed:
-            return self._letters(self.store.queues[queue].dead[::-1][:limit])
+            found = reversed(self.store.queues[queue].dead.items())
+            return page(queue, "dead", (each for each in found if not after or each[0] < int(after)), limit, id)
 
-    def parked(self, queue: str, *, limit: int = 100) -> list[DeadLetter]:
+    def parked(self, queue: str, *, limit: int = 100, after: str = "", id: str = "") -> list[DeadLetter]:
         with self._changed:
-            return self._letters(self.store.queues[queue].parked[:limit])
+            found = self.store.queues[queue].parked.items()
+            return page(queue, "parked", (each for each in found if not after or each[0] > int(after)), limit, id)
 
-    @staticmethod
-    def _letters(messages: Sequence[Message]) -> list[DeadLetter]:
-        return [DeadLetter(id=m.item.id, raw=m.item.raw, reason=m.reason, at=m.at) for m in messages]
-
-    def unpark(self, queue: str, tasks: Sequence[str]) -> int:
+    def parked_for(self, queue: str, tasks: Sequence[str]) -> list[str]:
         with self._changed:
-            state = self.store.queues[queue]
-            wanted = [message for message in state.parked if message.reason in tasks]
-            state.parked = [message for message in state.parked if message.reason not in tasks]
-            for message in wanted:
-                message.position = self.store.next_position()
-                state.put(message)
+            there = {message.reason for message in self.store.queues[queue].parked.values()}
+            return [task for task in tasks if task in there]
+
+    def requeue(self, letters: Sequence[DeadLetter]) -> int:
+        with self._changed:
+            taken = self._take_away(letters)
+            for queue, message in taken:
+                message.position, message.attempts, message.suspect = self.store.next_position(), 0, False
+                queue.put(message)
             self._changed.notify_all()
-            return len(wanted)
+            return len(taken)
+
+    def discard(self, letters: Sequence[DeadLetter]) -> int:
+        with self._changed:
+            return len(self._take_away(letters))
+
+    def _take_away(self, letters: Sequence[DeadLetter]) -> list[tuple[Queue, Message]]:
+        """Remove those of *letters* that are still there."""
+        taken = []
+        for letter in letters:
+            queue = self.store.queues[letter.queue]
+            message = (queue.dead if letter.place == "dead" else queue.parked).pop(int(letter.key), None)
+            if message is not None:
+                taken.append((queue, message))
+        return taken
 
     def revoke(self, ids: Sequence[str], *, ttl: float, signal: str = "") -> None:
         with self._changed:
@@ -265,3 +285,11 @@ class MemoryBroker(Broker):
 
     def settles_with(self, backend: ResultBackend) -> bool:
         return isinstance(backend, MemoryBackend) and backend.state is self.store
+
+
+def page(queue: str, place: Literal["dead", "parked"], found: Iterable[tuple[int, Message]], limit: int, id: str) -> list[DeadLetter]:
+    """Make letters of the first *limit* messages, of the task *id* if one is named."""
+    return [
+        DeadLetter(queue=queue, place=place, key=str(key), id=m.item.id, raw=m.item.raw, reason=m.reason, evidence=m.evidence, at=m.at)
+        for key, m in islice((each for each in found if not id or each[1].item.id == id), limit)
+    ]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import threading
 from collections import defaultdict
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from functools import partial
 from heapq import heappop, heappush
@@ -13,7 +14,7 @@ from typing import NamedTuple
 from urllib.parse import urlsplit
 
 from umbel.backend import Record
-from umbel.broker import Item, Revocation
+from umbel.broker import Evidence, Item, Revocation
 from umbel.bus import Heard
 from umbel.drivers.acceptance import may_replace
 
@@ -32,6 +33,7 @@ class Message:
     seq: int = 0  # the fetch that claimed it; 0: recovered
     fence: int = 0
     reason: str = ""
+    evidence: Evidence = field(default_factory=Evidence)
     at: float = 0.0
 
     @property
@@ -57,8 +59,8 @@ class Queue:
     ready: list[tuple[tuple[int, int], Message]] = field(default_factory=list)  # a heap
     delayed: list[tuple[float, int, Message]] = field(default_factory=list)  # a heap
     owners: dict[str, Owner] = field(default_factory=dict)
-    parked: list[Message] = field(default_factory=list)
-    dead: list[Message] = field(default_factory=list)
+    parked: dict[int, Message] = field(default_factory=dict)  # by keys that grow
+    dead: dict[int, Message] = field(default_factory=dict)
 
     def put(self, message: Message) -> None:
         """Add *message* to what is ready, at its position."""
@@ -67,6 +69,11 @@ class Queue:
     def take(self, limit: int) -> list[Message]:
         """Remove up to *limit* ready messages, the first first."""
         return [heappop(self.ready)[1] for _ in range(min(limit, len(self.ready)))]
+
+    def take_parked(self, tasks: Sequence[str], limit: int) -> list[Message]:
+        """Remove up to *limit* parked messages of *tasks*, the oldest of each first."""
+        keys = [key for task in dict.fromkeys(tasks) for key, message in self.parked.items() if message.reason == task]
+        return [self.parked.pop(key) for key in keys[:limit]]
 
     def holder(self, name: str) -> Owner | None:
         """Return the entry of an owner that was not reaped."""

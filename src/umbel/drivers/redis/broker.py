@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import replace
 from itertools import count, groupby
-from typing import Any, ClassVar
+from typing import Any, ClassVar, Literal
 
 from umbel.backend import ResultBackend
 from umbel.broker import (
@@ -22,6 +22,9 @@ from umbel.broker import (
     Revocations,
     Settlement,
     Verb,
+    decode_evidence,
+    encode_evidence,
+    plain,
 )
 from umbel.clock import Clock
 from umbel.drivers.redis.backend import RedisBackend, record_args
@@ -58,8 +61,9 @@ class RedisBroker(Broker):
         self._backend: RedisBackend | None = None
         self._numbers = count(time.time_ns() // 1000)  # of recoveries: no driver of the same owner begins with smaller ones
         self._unanswered: dict[tuple[str, str], int] = {}
-        names = ("any", "publish", "fetch", "settle", "renew", "leave", "recover", "mark_started", "promote", "depth", "unpark")
+        names = ("any", "publish", "fetch", "settle", "renew", "leave", "recover", "mark_started", "promote", "depth")
         self._scripts = {name: load_script(name) for name in names}
+        self._scripts |= {name: load_script(name) for name in ("letters", "parked_for", "requeue", "discard")}
         self._scripts |= {name: load_script(name, shared=("_ring",)) for name in ("publish_now", "ring")}
 
     def open(self) -> None:
@@ -130,9 +134,12 @@ class RedisBroker(Broker):
     def leave(self, owner: str, queues: Sequence[str]) -> None:
         self._client.run_many(self._scripts["leave"], [(self.keys(q).base, "\0".join(self.keys(q).ready), owner) for q in queues])
 
-    def fetch(self, queue: str, limit: int, *, owner: str, seq: int, settle: Sequence[Settlement] = ()) -> list[Delivery]:
+    def fetch(
+        self, queue: str, limit: int, *, owner: str, seq: int, settle: Sequence[Settlement] = (), parked: Sequence[str] = ()
+    ) -> list[Delivery]:
         keys = self.keys(queue)
-        args: list[Any] = [keys.base, "\0".join(keys.ready), owner, seq, min(limit, 1000), len(settle)]
+        tasks = [plain(task) for task in dict.fromkeys(parked)]
+        args: list[Any] = [keys.base, "\0".join(keys.ready), owner, seq, min(limit, 1000), len(tasks), *tasks, len(settle)]
         for i in sequence(settle):
             args += self._settle_args(settle[i])
         # Invariant: the mark is read after the claim; what was revoked before the claim is then never overlooked.
@@ -194,7 +201,8 @@ class RedisBroker(Broker):
         elif verb is Verb.GIVE_BACK:
             fields = (delivery.tag.rpartition(":")[2], marked(delivery, settlement))
         elif verb in {Verb.BURY, Verb.PARK}:
-            fields = (name_of(delivery.raw), settlement.reason, delivery.raw)
+            reason, evidence = plain(settlement.reason), encode_evidence(settlement.evidence)
+            fields = (plain(name_of(delivery.raw)), reason, evidence, delivery.raw)
         args = [delivery.tag, VERBS[verb], len(fields), *fields, len(settlement.records)]
         for record in settlement.records:
             assert self._backend is not None, "records ride only after settles_with() said yes"
@@ -246,36 +254,42 @@ class RedisBroker(Broker):
         )
         return sum(counts[-1][:-1])
 
-    def dead(self, queue: str, *, limit: int = 100) -> list[DeadLetter]:
-        return self._put_away(queue, "dead", limit, newest=True)
+    def dead(self, queue: str, *, limit: int = 100, after: str = "", id: str = "") -> list[DeadLetter]:
+        return self._letters(queue, "dead", limit, after, id)
 
-    def parked(self, queue: str, *, limit: int = 100) -> list[DeadLetter]:
-        return self._put_away(queue, "parked", limit, newest=False)
+    def parked(self, queue: str, *, limit: int = 100, after: str = "", id: str = "") -> list[DeadLetter]:
+        return self._letters(queue, "parked", limit, after, id)
 
-    def _put_away(self, queue: str, place: str, limit: int, *, newest: bool) -> list[DeadLetter]:
+    def _letters(self, queue: str, place: Literal["dead", "parked"], limit: int, after: str, id: str) -> list[DeadLetter]:
+        found = self._run("letters", self.keys(queue).base, place, after, plain(id), min(limit, CHUNK))
+        return [letter_of(queue, place, name, data) for name, data in zip(found[::2], found[1::2], strict=True)]
+
+    def parked_for(self, queue: str, tasks: Sequence[str]) -> list[str]:
         keys = self.keys(queue)
-        command = "ZREVRANGE" if newest else "ZRANGE"
-        found = self._client.call(command, keys[place], 0, limit - 1, "WITHSCORES")
-        names, times = found[::2], found[1::2]
-        if not names:
+        if not tasks or not self._client.call("ZCARD", keys["parked"]):
             return []
-        letters = []
-        for name, at, data in zip(names, times, self._client.call("HMGET", keys[f"{place}:data"], *names), strict=True):
-            if data is not None:
-                reason, _, raw = data.partition(b"\0")
-                letters.append(DeadLetter(id=name.decode(), raw=raw, reason=reason.decode(), at=float(at) / 1000))
-        return letters
+        found: list[str] = []
+        for start in range(0, len(tasks), CHUNK):
+            some = tasks[start : start + CHUNK]
+            found += [some[i] for i in self._run("parked_for", keys.base, *map(plain, some))]
+        return found
 
-    def unpark(self, queue: str, tasks: Sequence[str]) -> int:
-        keys, wanted = self.keys(queue), set(tasks)
-        letters = [letter for letter in self.parked(queue, limit=100_000) if letter.reason in wanted]
+    def requeue(self, letters: Sequence[DeadLetter]) -> int:
         moved = 0
-        for start in range(0, len(letters), CHUNK):
-            args: list[Any] = [keys.base, "\0".join(keys.ready)]
-            for letter in letters[start : start + CHUNK]:
-                args += (letter.id, steps_of(self._steps, priority_of(letter.raw)))
-            moved += int(self._run("unpark", *args))
+        for keys, place, some in self._by_place(letters):
+            pairs = (arg for letter in some for arg in (letter.key, unmarked(letter.raw)))
+            moved += self._run("requeue", keys.base, "\0".join(keys.ready), place, *pairs)
         return moved
+
+    def discard(self, letters: Sequence[DeadLetter]) -> int:
+        return sum(self._run("discard", keys.base, place, *(each.key for each in some)) for keys, place, some in self._by_place(letters))
+
+    def _by_place(self, letters: Sequence[DeadLetter]) -> Iterator[tuple[Keys, str, list[DeadLetter]]]:
+        """Cut *letters* into what one script may take away."""
+        for (queue, place), run in groupby(letters, key=lambda letter: (letter.queue, letter.place)):
+            group = list(run)
+            for start in range(0, len(group), CHUNK):
+                yield self.keys(queue), place, group[start : start + CHUNK]
 
     def revoke(self, ids: Sequence[str], *, ttl: float, signal: str = "") -> None:
         self._revoked.add(ids, ttl=ttl, signal=signal)
@@ -322,9 +336,15 @@ def name_of(raw: bytes) -> str:
         return uuid()
 
 
-def priority_of(raw: bytes) -> int:
-    """Return the priority that the message carries."""
-    try:
-        return glance(raw).priority
-    except DecodeError:
-        return 0
+def unmarked(raw: bytes) -> bytes:
+    """Return the message without attempts and suspicion; empty if it has none, and stays as it is."""
+    return b"" if marks(raw) == (0, False) else mark(raw, attempts=0, suspect=False)
+
+
+def letter_of(queue: str, place: Literal["dead", "parked"], name: bytes, data: bytes) -> DeadLetter:
+    """Make a letter of what the script `letters` returns."""
+    task_id, reason, evidence, raw = data.split(b"\0", 3)
+    return DeadLetter(
+        queue=queue, place=place, key=name.decode(), id=task_id.decode(), raw=raw[1:], reason=reason.decode(),
+        evidence=decode_evidence(evidence), at=int(name) / 1e6,
+    )  # fmt: skip

@@ -8,8 +8,10 @@ r"""Names of keys in Redis.
     {<q>}.claims:<owner>   hash    tag -> message; s:<tag> -> its start was marked; last, recovery: the last calls; recovered: a counter
     {<q>}.idle             set     owners that found nothing and wait for their bell
     {<q>}.bell:<owner>     list    at most one element, pushed by who publishes
-    {<q>}.dead, .dead:data         zset of keys by time in ms, hash key -> reason NUL message
-    {<q>}.parked, .parked:data     the same, for messages of unknown tasks
+    {<q>}.dead             zset    name of a dead letter (16 digits) by time in us, which is its name
+    {<q>}.dead:data        hash    name -> task id NUL reason NUL evidence (JSON) NUL step digit + message
+    {<q>}.dead:index       zset    "i" task id NUL name, all with the score 0
+    {<q>}.parked…          the same three, for messages of unknown tasks; the index also has "t" task name NUL name
 
     {umbel.revoked}        string  mark of the last entry of the list of revoked ids, which all queues share
     {umbel.revoked}.marks  zset    id -> its mark

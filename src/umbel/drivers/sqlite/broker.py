@@ -3,10 +3,11 @@
 
 from __future__ import annotations
 
+import math
 import os
 import sqlite3
 from collections.abc import Iterable, Mapping, Sequence
-from typing import Any, ClassVar
+from typing import Any, ClassVar, Literal
 
 from umbel.backend import ResultBackend
 from umbel.broker import (
@@ -22,6 +23,9 @@ from umbel.broker import (
     Revocations,
     Settlement,
     Verb,
+    decode_evidence,
+    encode_evidence,
+    plain,
 )
 from umbel.clock import Clock, SystemClock
 from umbel.drivers.sqlite import statements as sql
@@ -80,8 +84,10 @@ class SQLiteBroker(Broker):
                     connection.execute(sql.LEAVE, (queue, owner))
                     connection.execute(sql.REMOVE_OWNER, (queue, owner))
 
-    def fetch(self, queue: str, limit: int, *, owner: str, seq: int, settle: Sequence[Settlement] = ()) -> list[Delivery]:
-        if not settle and self._has_nothing(queue, owner, seq):
+    def fetch(
+        self, queue: str, limit: int, *, owner: str, seq: int, settle: Sequence[Settlement] = (), parked: Sequence[str] = ()
+    ) -> list[Delivery]:
+        if not settle and not parked and self._has_nothing(queue, owner, seq):
             return []
         with self._database.write() as connection:
             last = last_seq(connection, queue, owner)
@@ -90,7 +96,10 @@ class SQLiteBroker(Broker):
             if seq > last:
                 self._settle(connection, settle)
                 self._promote(connection, queue, PROMOTED_AT_ONCE)
-                connection.execute(sql.CLAIM, (owner, seq, next_fence(connection), queue, limit))
+                fence = next_fence(connection)
+                for task in dict.fromkeys(parked):
+                    limit -= connection.execute(sql.CLAIM_PARKED, (owner, seq, fence, queue, task, limit)).rowcount
+                connection.execute(sql.CLAIM, (owner, seq, fence, queue, limit))
                 connection.execute(sql.SET_SEQ, (seq, queue, owner))
             rows = connection.execute(sql.CLAIMED, (queue, owner, seq))
             mark = revoked_mark(connection)
@@ -139,7 +148,9 @@ class SQLiteBroker(Broker):
                 cursor = connection.execute(sql.DELAY, (now if settlement.due is None else settlement.due, *claim))
             case Verb.BURY | Verb.PARK:
                 place = DEAD if settlement.verb is Verb.BURY else PARKED
-                cursor = connection.execute(sql.PUT_AWAY, (place, settlement.reason, now, *claim))
+                cursor = connection.execute(
+                    sql.PUT_AWAY, (place, plain(settlement.reason), encode_evidence(settlement.evidence), now, *claim)
+                )
         if cursor.rowcount != 1:
             return False
         if settlement.verb is Verb.RETRY:
@@ -201,20 +212,38 @@ class SQLiteBroker(Broker):
         with self._database.write() as connection:
             return sum(connection.execute(statement, (queue,)).rowcount for statement in (sql.PURGE_READY, sql.PURGE_DELAYED))
 
-    def dead(self, queue: str, *, limit: int = 100) -> list[DeadLetter]:
-        with self._database.read() as connection:
-            return [letter_of(row) for row in connection.execute(sql.DEAD, (queue, limit))]
+    def dead(self, queue: str, *, limit: int = 100, after: str = "", id: str = "") -> list[DeadLetter]:
+        at, position = place_in_order(after) if after else (math.inf, 0)
+        return self._letters(queue, "dead", sql.DEAD_OF if id else sql.DEAD, (at, position, *([id] if id else []), limit))
 
-    def parked(self, queue: str, *, limit: int = 100) -> list[DeadLetter]:
-        with self._database.read() as connection:
-            return [letter_of(row) for row in connection.execute(sql.PARKED, (queue, limit))]
+    def parked(self, queue: str, *, limit: int = 100, after: str = "", id: str = "") -> list[DeadLetter]:
+        at, position = place_in_order(after) if after else (-math.inf, 0)
+        return self._letters(queue, "parked", sql.PARKED_OF if id else sql.PARKED, (at, position, *([id] if id else []), limit))
 
-    def unpark(self, queue: str, tasks: Sequence[str]) -> int:
+    def _letters(self, queue: str, place: Literal["dead", "parked"], statement: str, values: tuple[Any, ...]) -> list[DeadLetter]:
+        with self._database.read() as connection:
+            return [letter_of(queue, place, row) for row in connection.execute(statement, (queue, *values))]
+
+    def parked_for(self, queue: str, tasks: Sequence[str]) -> list[str]:
+        with self._database.read() as connection:
+            if not connection.execute(sql.ANY_PARKED, (queue,)).fetchone()[0]:
+                return []
+            return [task for task in tasks if connection.execute(sql.PARKED_FOR, (queue, task)).fetchone()[0]]
+
+    def requeue(self, letters: Sequence[DeadLetter]) -> int:
+        return self._take_away(sql.REQUEUE, letters)
+
+    def discard(self, letters: Sequence[DeadLetter]) -> int:
+        return self._take_away(sql.DISCARD, letters)
+
+    def _take_away(self, statement: str, letters: Sequence[DeadLetter]) -> int:
+        taken = 0
         with self._database.write() as connection:
-            positions = [row for task in dict.fromkeys(tasks) for row in connection.execute(sql.PARKED_FOR, (queue, task)).fetchall()]
-            for position in positions:
-                connection.execute(sql.TO_TAIL, position)
-            return len(positions)
+            for letter in letters:
+                at, position = place_in_order(letter.key)
+                place = DEAD if letter.place == "dead" else PARKED
+                taken += connection.execute(statement, (position, at, letter.queue, place)).rowcount
+        return taken
 
     def revoke(self, ids: Sequence[str], *, ttl: float, signal: str = "") -> None:
         for start in range(0, len(ids), REVOKED_AT_ONCE):
@@ -282,10 +311,18 @@ def claim_of(delivery: Delivery) -> tuple[int, int, str, str]:
     return int(position), int(fence), delivery.owner, delivery.queue
 
 
-def letter_of(row: tuple[str, bytes, str, float]) -> DeadLetter:
-    """Make a dead letter of a row of DEAD or PARKED."""
-    task_id, raw, reason, at = row
-    return DeadLetter(id=task_id, raw=raw, reason=reason, at=at)
+def letter_of(queue: str, place: Literal["dead", "parked"], row: tuple[int, str, bytes, str, bytes, float]) -> DeadLetter:
+    """Make a letter of a row of DEAD or PARKED."""
+    position, task_id, raw, reason, evidence, at = row
+    return DeadLetter(
+        queue=queue, place=place, key=f"{at!r} {position}", id=task_id, raw=raw, reason=reason, evidence=decode_evidence(evidence), at=at
+    )  # fmt: skip
+
+
+def place_in_order(key: str) -> tuple[float, int]:
+    """Return time and position of a letter by its key."""
+    at, _, position = key.partition(" ")
+    return float(at), int(position)
 
 
 def depth_of(row: tuple[int, int, int, int, int]) -> QueueDepth:

@@ -19,7 +19,8 @@ CREATE TABLE IF NOT EXISTS umbel_messages (
     attempts INTEGER NOT NULL DEFAULT 0,
     suspect INTEGER NOT NULL DEFAULT 0,
     reason TEXT,
-    at REAL,  -- when it was parked or buried
+    evidence BLOB,  -- of why it was parked or buried, as JSON
+    at REAL,  -- when that was
     id TEXT NOT NULL,
     raw BLOB NOT NULL  -- last: what stands before a long value is read without it
 );
@@ -28,7 +29,9 @@ CREATE INDEX IF NOT EXISTS umbel_ready ON umbel_messages (queue, priority, posit
 CREATE INDEX IF NOT EXISTS umbel_delayed ON umbel_messages (queue, due) WHERE place = 1;
 CREATE INDEX IF NOT EXISTS umbel_claimed ON umbel_messages (queue, owner, seq) WHERE place = 2;
 CREATE INDEX IF NOT EXISTS umbel_parked ON umbel_messages (queue, at) WHERE place = 3;
+CREATE INDEX IF NOT EXISTS umbel_parked_tasks ON umbel_messages (queue, reason, at) WHERE place = 3;
 CREATE INDEX IF NOT EXISTS umbel_dead ON umbel_messages (queue, at) WHERE place = 4;
+CREATE INDEX IF NOT EXISTS umbel_put_away ON umbel_messages (id) WHERE place >= 3;
 
 CREATE TABLE IF NOT EXISTS umbel_owners (
     queue TEXT NOT NULL,

@@ -40,7 +40,7 @@ UPDATE umbel_messages SET place = 0, owner = NULL, seq = NULL, started = 0 WHERE
 HELD = "WHERE position = ? AND fence = ? AND owner = ? AND queue = ? AND place = 2"
 ACK: Final = f"DELETE FROM umbel_messages {HELD}"
 GIVE_BACK: Final = f"UPDATE umbel_messages SET place = 0, owner = NULL, seq = NULL, started = 0, attempts = ?, suspect = ? {HELD}"
-PUT_AWAY: Final = f"UPDATE umbel_messages SET place = ?, owner = NULL, seq = NULL, reason = ?, at = ? {HELD}"
+PUT_AWAY: Final = f"UPDATE umbel_messages SET place = ?, owner = NULL, seq = NULL, reason = ?, evidence = ?, at = ? {HELD}"
 DELAY: Final = f"UPDATE umbel_messages SET place = 1, owner = NULL, seq = NULL, started = 0, due = ? {HELD}"
 MARK_STARTED: Final = f"UPDATE umbel_messages SET started = 1 {HELD}"
 
@@ -56,7 +56,6 @@ FORGET_REVOKED: Final = "DELETE FROM umbel_revoked WHERE id IN (SELECT id FROM u
 ANY_READY: Final = "SELECT EXISTS (SELECT 1 FROM umbel_messages WHERE queue = ? AND place = 0)"
 NEXT_DUE: Final = "SELECT min(due) FROM umbel_messages WHERE queue = ? AND place = 1"
 DUE: Final = "SELECT position FROM umbel_messages WHERE queue = ? AND place = 1 AND due <= ? ORDER BY due, position LIMIT ?"
-PARKED_FOR: Final = "SELECT position FROM umbel_messages WHERE queue = ? AND place = 3 AND reason = ? ORDER BY at, position"
 TO_TAIL: Final = """
 UPDATE umbel_messages SET place = 0, due = NULL, position = (SELECT max(position) + 1 FROM umbel_messages) WHERE position = ?"""
 
@@ -68,6 +67,20 @@ SELECT (SELECT count(*) FROM umbel_messages WHERE queue = ?1 AND place = 0),
        (SELECT count(*) FROM umbel_messages WHERE queue = ?1 AND place = 4)"""
 PURGE_READY: Final = "DELETE FROM umbel_messages WHERE queue = ? AND place = 0"
 PURGE_DELAYED: Final = "DELETE FROM umbel_messages WHERE queue = ? AND place = 1"
-DEAD: Final = """
-SELECT id, raw, reason, at FROM umbel_messages WHERE queue = ? AND place = 4 ORDER BY at DESC, position DESC LIMIT ?"""
-PARKED: Final = "SELECT id, raw, reason, at FROM umbel_messages WHERE queue = ? AND place = 3 ORDER BY at, position LIMIT ?"
+
+# Letters are named by their position and time; the position may have been used again, the two together are not.
+LETTER = "SELECT position, id, raw, reason, evidence, at FROM umbel_messages WHERE queue = ?"
+DEAD: Final = f"{LETTER} AND place = 4 AND (at, position) < (?, ?) ORDER BY at DESC, position DESC LIMIT ?"
+PARKED: Final = f"{LETTER} AND place = 3 AND (at, position) > (?, ?) ORDER BY at, position LIMIT ?"
+DEAD_OF: Final = f"{LETTER} AND place = 4 AND (at, position) < (?, ?) AND place >= 3 AND id = ? ORDER BY at DESC, position DESC LIMIT ?"
+PARKED_OF: Final = f"{LETTER} AND place = 3 AND (at, position) > (?, ?) AND place >= 3 AND id = ? ORDER BY at, position LIMIT ?"
+ANY_PARKED: Final = "SELECT EXISTS (SELECT 1 FROM umbel_messages WHERE queue = ? AND place = 3)"
+PARKED_FOR: Final = "SELECT EXISTS (SELECT 1 FROM umbel_messages WHERE queue = ? AND place = 3 AND reason = ?)"
+CLAIM_PARKED: Final = """
+UPDATE umbel_messages SET place = 2, owner = ?, seq = ?, fence = ?, started = 0
+WHERE position IN (SELECT position FROM umbel_messages WHERE queue = ? AND place = 3 AND reason = ? ORDER BY at, position LIMIT ?)"""
+THERE = "WHERE position = ? AND at = ? AND queue = ? AND place = ?"
+REQUEUE: Final = f"""
+UPDATE umbel_messages SET place = 0, due = NULL, attempts = 0, suspect = 0, started = 0, reason = NULL, evidence = NULL, at = NULL,
+    position = (SELECT max(position) + 1 FROM umbel_messages) {THERE}"""
+DISCARD: Final = f"DELETE FROM umbel_messages {THERE}"

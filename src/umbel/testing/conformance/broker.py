@@ -11,6 +11,7 @@ from umbel.broker import Broker, Delivery, Verb
 from umbel.testing.conformance.base import item, settlement
 from umbel.testing.conformance.claiming import ClaimingPromises
 from umbel.testing.conformance.delaying import DelayingPromises
+from umbel.testing.conformance.letters import LetterPromises
 from umbel.testing.conformance.publishing import PublishingPromises
 from umbel.testing.conformance.recovering import RecoveringPromises
 from umbel.testing.conformance.revoking import RevokingPromises
@@ -20,7 +21,7 @@ __all__ = ["BrokerConformance"]
 
 
 class BrokerConformance(
-    PublishingPromises, DelayingPromises, ClaimingPromises, SettlingPromises, RecoveringPromises, RevokingPromises
+    PublishingPromises, DelayingPromises, ClaimingPromises, SettlingPromises, LetterPromises, RecoveringPromises, RevokingPromises
 ):  # fmt: skip
     """Inherit it, and give `make_broker`; `partner` if the store holds results too; `pass_time` and `now` for a fake clock."""
 
@@ -33,7 +34,7 @@ class BrokerConformance(
         settled: list[Delivery] = []
         broker.join("w", [queue], lease=60)
         for _ in range(60):
-            match chance.choice(("publish", "delay", "fetch", "settle", "settle", "late", "unpark")):
+            match chance.choice(("publish", "delay", "fetch", "settle", "settle", "late", "requeue", "parked")):
                 case "publish" | "delay" as how:
                     due = self.now() + 60 if how == "delay" else None
                     count = chance.randint(1, 5)
@@ -52,8 +53,11 @@ class BrokerConformance(
                     alive -= verb is Verb.ACK
                 case "late" if settled:
                     assert broker.settle([settlement(chance.choice(settled))]) == [False]
-                case "unpark":
-                    broker.unpark(queue, ["t"])
+                case "requeue":
+                    broker.requeue(broker.dead(queue, limit=2))
+                case "parked":
+                    seq += 1
+                    held += broker.fetch(queue, chance.randint(0, 4), owner="w", seq=seq, parked=["t"])
             places = self.total(broker, queue)
             assert sum(count or 0 for count in places) == alive, places
             assert places[2] == len(held)

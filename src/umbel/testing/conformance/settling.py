@@ -1,4 +1,4 @@
-# ruff: noqa: D102, PLR2004 - the names are the sentences, the numbers are examples
+# ruff: noqa: D102 - the names are the sentences, the numbers are examples
 """Promises about settling: each verb, its once-only effect, and what rides in the same step."""
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ __all__ = ["SettlingPromises"]
 
 
 class SettlingPromises(BrokerSuite):
-    """What `settle`, `dead`, `parked` and `unpark` promise."""
+    """What `settle` promises."""
 
     @pytest.fixture
     def partner(self, broker: Broker) -> ResultBackend | None:  # noqa: ARG002
@@ -111,30 +111,6 @@ class SettlingPromises(BrokerSuite):
         assert broker.settle([settlement(held, Verb.GIVE_BACK)]) == [True]
         (held,) = broker.fetch(queue, 1, owner="w", seq=3)
         assert (held.attempts, held.suspect) == (0, False)
-
-    def test_buried_messages_are_shown_with_their_reason_newest_first(self, broker: Broker, queue: str) -> None:
-        for delivery in self.claim(broker, queue, "a", "b", "c"):
-            assert broker.settle([settlement(delivery, Verb.BURY, reason=f"killed: {delivery.tag}")]) == [True]
-            self.pass_time(0.005)
-        letters = broker.dead(queue)
-        assert [letter.id for letter in letters] == ["c", "b", "a"]
-        assert letters[0].reason.startswith("killed: ")
-        assert abs(letters[0].at - self.now()) < 5
-        assert letters[2].raw == item(queue, "a").raw
-        assert len(broker.dead(queue, limit=2)) == 2
-        assert self.total(broker, queue) == (0, 0, 0, 0, 3)
-
-    def test_parked_messages_wait_for_who_knows_their_task(self, broker: Broker, queue: str) -> None:
-        for delivery, reason in zip(self.claim(broker, queue, "a", "b", "c"), ("x.one", "x.two", "x.one"), strict=True):
-            assert broker.settle([settlement(delivery, Verb.PARK, reason=reason)]) == [True]
-            self.pass_time(0.005)
-        assert [(letter.id, letter.reason) for letter in broker.parked(queue)] == [("a", "x.one"), ("b", "x.two"), ("c", "x.one")]
-        assert [letter.id for letter in broker.parked(queue, limit=1)] == ["a"]
-        assert broker.unpark(queue, ["x.three"]) == 0
-        broker.publish([item(queue, "d")])
-        assert broker.unpark(queue, ["x.one", "x.three"]) == 2
-        assert self.total(broker, queue) == (3, 0, 0, 1, 0)
-        assert ids_of(broker.fetch(queue, 5, owner="w", seq=2)) == ["d", "a", "c"]
 
     def test_a_purge_leaves_parked_and_dead_alone(self, broker: Broker, queue: str) -> None:
         one, two = self.claim(broker, queue, "a", "b")

@@ -78,16 +78,28 @@ local function store(key, channel, state, fence, ttl, meta)
   return 1
 end
 
--- Put a message away under key (dead or parked); entries of the same key are kept, under key#2, key#3...
-local function put_away(base, place, key, reason, raw, now)
-  local data = base .. '.' .. place .. ':data'
-  local name, n = key, 1
-  while redis.call('HEXISTS', data, name) == 1 do
-    n = n + 1
-    name = key .. '#' .. n
-  end
-  redis.call('HSET', data, name, reason .. '\0' .. raw)
-  redis.call('ZADD', base .. '.' .. place, now / 1000, name)
+-- Put a message away (place: dead or parked). Its name is the time in us, or one more than the last: unique and in order.
+-- The index has members of equal score, "i" id NUL name and, of the parked, "t" task NUL name, to be found by their beginning.
+local function put_away(base, place, id, reason, evidence, step, raw, now)
+  local key = base .. '.' .. place
+  local last = tonumber(redis.call('ZREVRANGE', key, 0, 0)[1] or '0')
+  local name = string.format('%.0f', math.max(now, last + 1))
+  redis.call('ZADD', key, name, name)
+  redis.call('HSET', key .. ':data', name, id .. '\0' .. reason .. '\0' .. evidence .. '\0' .. step .. raw)
+  redis.call('ZADD', key .. ':index', 0, 'i' .. id .. '\0' .. name)
+  if place == 'parked' then redis.call('ZADD', key .. ':index', 0, 't' .. reason .. '\0' .. name) end
+end
+
+-- Take a message that was put away out of its place. Returns its step and itself, or nil if it is not there.
+local function take_away(base, place, name)
+  local key = base .. '.' .. place
+  local data = redis.call('HGET', key .. ':data', name)
+  if not data then return nil end
+  local id, reason, at = string.match(data, '^(%Z*)%z(%Z*)%z%Z*%z()')
+  redis.call('HDEL', key .. ':data', name)
+  redis.call('ZREM', key, name)
+  redis.call('ZREM', key .. ':index', 'i' .. id .. '\0' .. name, 't' .. reason .. '\0' .. name)
+  return string.sub(data, at, at), string.sub(data, at + 1)
 end
 
 -- Carry out one settlement, described by ARGV from position at. Returns 1 or 0 (claim not held), and the next position.
@@ -115,9 +127,9 @@ local function settle(base, claims, lists, at, now)
     redis.call('RPUSH', lists[tonumber(ARGV[f]) + 1] or lists[1], ARGV[f + 1])
     ring(base, 1)
   elseif verb == 'B' then
-    put_away(base, 'dead', ARGV[f], ARGV[f + 1], ARGV[f + 2], now)
+    put_away(base, 'dead', ARGV[f], ARGV[f + 1], ARGV[f + 2], string.sub(tag, -1), ARGV[f + 3], now)
   elseif verb == 'P' then
-    put_away(base, 'parked', ARGV[f], ARGV[f + 1], ARGV[f + 2], now)
+    put_away(base, 'parked', ARGV[f], ARGV[f + 1], ARGV[f + 2], string.sub(tag, -1), ARGV[f + 3], now)
   end
   return 1, after
 end

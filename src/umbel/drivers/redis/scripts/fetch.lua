@@ -1,8 +1,9 @@
 -- Settle, promote, claim. Idempotent by seq, which only grows; refused when the owner is not in the table.
--- ARGV: base lists owner seq limit nsettle settlements...
+-- ARGV: base lists owner seq limit nparked task... nsettle settlements...
 -- Returns nil if the owner is lost, else {claimed at (us), settled flags, tag, raw, tag, raw, ...}.
 local base, lists, owner = ARGV[1], split(ARGV[2], '\0'), ARGV[3]
-local seq, limit, nsettle = ARGV[4], tonumber(ARGV[5]), tonumber(ARGV[6])
+local seq, limit, nparked = ARGV[4], tonumber(ARGV[5]), tonumber(ARGV[6])
+local nsettle = tonumber(ARGV[7 + nparked])
 if not redis.call('ZSCORE', base .. '.owners', owner) then return false end
 local claims = base .. '.claims:' .. owner
 local now = now_us()
@@ -20,7 +21,7 @@ end
 -- A call with a smaller number is a copy that comes late: nobody waits for its reply, so it claims nothing.
 if tonumber(seq) <= tonumber(last[1]) then return reply end
 
-local at, flags = 7, {}
+local at, flags = 8 + nparked, {}
 for i = 1, nsettle do
   local held
   held, at = settle(base, claims, lists, at, now)
@@ -31,19 +32,25 @@ promote(base, lists, 100, now)
 
 local note, fields = {seq, reply[1], reply[2]}, {}
 local found = 0
+local function claim(step, raw)
+  found = found + 1
+  local tag = seq .. ':' .. found .. ':' .. step
+  fields[#fields + 1] = tag
+  fields[#fields + 1] = raw
+  reply[#reply + 1] = tag
+  reply[#reply + 1] = raw
+  note[#note + 1] = tag
+end
+for i = 7, 6 + nparked do
+  local first = '[t' .. ARGV[i] .. '\0'
+  local members = redis.call('ZRANGEBYLEX', base .. '.parked:index', first, '(t' .. ARGV[i] .. '\1', 'LIMIT', 0, limit - found)
+  for _, member in ipairs(members) do claim(take_away(base, 'parked', string.sub(member, -16))) end
+end
 for step = 1, #lists do
   if found >= limit then break end
   local popped = redis.call('RPOP', lists[step], limit - found)
   if popped then
-    for i = 1, #popped do
-      found = found + 1
-      local tag = seq .. ':' .. found .. ':' .. (step - 1)
-      fields[#fields + 1] = tag
-      fields[#fields + 1] = popped[i]
-      reply[#reply + 1] = tag
-      reply[#reply + 1] = popped[i]
-      note[#note + 1] = tag
-    end
+    for i = 1, #popped do claim(step - 1, popped[i]) end
   end
 end
 fields[#fields + 1] = 'last'
