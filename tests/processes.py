@@ -36,12 +36,12 @@ def wait_for(condition: Callable[[], T], deadline: float = 20, why: Callable[[],
 class Running:
     """A process of the test's own, with everything it printed in a file."""
 
-    def __init__(self, command: Sequence[str], *, cwd: Path, env: Mapping[str, str], log: Path) -> None:
+    def __init__(self, command: Sequence[str], *, cwd: Path, env: Mapping[str, str], log: Path, stdin: int = subprocess.DEVNULL) -> None:
         self.command = list(command)
         self.log_file = log
         with log.open("ab") as out:
             self.process = subprocess.Popen(
-                self.command, cwd=cwd, env=dict(env), stdin=subprocess.DEVNULL, stdout=out, stderr=subprocess.STDOUT, start_new_session=True
+                self.command, cwd=cwd, env=dict(env), stdin=stdin, stdout=out, stderr=subprocess.STDOUT, start_new_session=True
             )
 
     def __enter__(self) -> Self:

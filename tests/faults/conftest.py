@@ -6,7 +6,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import pytest
@@ -59,6 +59,7 @@ class PrivateRedis:
     folder: Path
     port: int
     process: "subprocess.Popen[bytes] | None" = None
+    env: dict[str, str] = field(default_factory=dict)
 
     @property
     def url(self) -> str:
@@ -70,7 +71,9 @@ class PrivateRedis:
         assert binary is not None
         command = [binary, "--bind", "127.0.0.1", "--port", str(self.port), "--dir", str(self.folder), *keeps_all]
         with (self.folder / "redis.log").open("ab") as out:
-            self.process = subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=out, stderr=out, start_new_session=True)
+            self.process = subprocess.Popen(
+                command, stdin=subprocess.DEVNULL, stdout=out, stderr=out, env={**os.environ, **self.env}, start_new_session=True
+            )
         wait_for(self._greets, 10)
 
     def _greets(self) -> bool:

@@ -1,9 +1,10 @@
-"""A TCP proxy that breaks on command: it cuts, freezes, swallows a reply, refuses."""
+"""A TCP proxy that breaks on command: it cuts, freezes, delays, drops, swallows a reply, refuses."""
 
 import contextlib
 import socket
 import struct
 import threading
+import time
 from typing import Self
 from urllib.parse import urlsplit
 
@@ -28,6 +29,8 @@ class Proxy:
         self._replies.set()
         self._refusing = False
         self.asked = 0  # connections that clients made, those that were refused too
+        self._delay = 0.0
+        self._dropping = False
         self._swallow: bytes | None = None
         self.swallowed = threading.Event()
         threading.Thread(target=self._accept, daemon=True).start()
@@ -59,6 +62,14 @@ class Proxy:
         """Let everything flow again, what was held back first."""
         self._requests.set()
         self._replies.set()
+
+    def delay(self, seconds: float) -> None:
+        """Pass everything on *seconds* late, in both directions."""
+        self._delay = seconds
+
+    def drop(self, on: bool) -> None:
+        """Throw away what comes, in both directions, or no longer: connections stay open and are out of step for ever."""
+        self._dropping = on
 
     def refuse(self, on: bool) -> None:
         """Reset each new connection at once, or no longer."""
@@ -99,6 +110,9 @@ class Proxy:
         with contextlib.suppress(OSError):
             while data := client.recv(CHUNK):
                 self._requests.wait()
+                time.sleep(self._delay)
+                if self._dropping:
+                    continue
                 if self._swallow is not None and self._swallow in data:
                     self._swallow = None
                     losing.set()
@@ -113,6 +127,9 @@ class Proxy:
                     self.swallowed.set()
                     break
                 self._replies.wait()
+                time.sleep(self._delay)
+                if self._dropping:
+                    continue
                 client.sendall(data)
         self._end(pair)
 

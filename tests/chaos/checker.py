@@ -1,0 +1,127 @@
+"""The checker: it reads the ledger and the acknowledged ids, and asks a plain client only for what is not done."""
+
+from collections import defaultdict
+from collections.abc import Iterable, Sequence, Set
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from tests.chaos.nemeses import GENTLE, SILENCING
+from tests.chaos.world import Incident
+
+LATE = 3.0  # seconds after an incident, beside the lease, in which a repeat is its consequence
+
+
+@dataclass(slots=True)
+class Run:
+    """One run of a task, as the ledger tells it."""
+
+    key: str
+    name: str
+    pid: int
+    node: str
+    detail: str
+    began: float
+    last: float
+    ended: float | None = None
+
+
+@dataclass(slots=True, kw_only=True)
+class Findings:
+    """What happened to the tasks of one world."""
+
+    acknowledged: int
+    done: int
+    dead: int
+    waiting: int
+    lost: list[str] = field(default_factory=list)
+    repeats: int = 0
+    overlaps: int = 0
+    unexplained: list[str] = field(default_factory=list)
+    recoveries: dict[str, list[float]] = field(default_factory=dict)  # kind of incident -> seconds
+
+
+def read_ledger(path: Path) -> tuple[list[Run], set[str]]:
+    """Return all runs, in the order in which they began, and the ids that tasks called themselves."""
+    runs: dict[str, Run] = {}
+    sent: set[str] = set()
+    for line in path.read_text().splitlines():
+        at, what, key, name, pid, node, detail = line.split(" ")
+        if what == "begin":
+            # Names are of a process id and a number; a process id may be used again.
+            runs[name if name not in runs else f"{name}@{at}"] = Run(key, name, int(pid), node, detail, float(at), float(at))
+            continue
+        if what == "sent":
+            sent.add(detail)
+        run = runs[name]
+        assert run.key == key, f"the process id {pid} was used again"
+        run.last = float(at)
+        if what == "end":
+            run.ended = float(at)
+    return sorted(runs.values(), key=lambda run: run.began), sent
+
+
+def check(ledger: Path, acks: Path, incidents: Sequence[Incident], *, dead: Set[str], waiting: int, lease: float) -> Findings:
+    """Compare what was promised with what was done."""
+    runs, sent = read_ledger(ledger)
+    acknowledged = set(acks.read_text().split()) | sent
+    by_key: dict[str, list[Run]] = defaultdict(list)
+    for run in runs:
+        by_key[run.key].append(run)
+    done = {key for key, those in by_key.items() if any(run.ended is not None for run in those)}
+    findings = Findings(acknowledged=len(acknowledged), done=len(done), dead=len(dead), waiting=waiting)
+    missing = acknowledged - done - dead
+    if len(missing) > waiting:
+        findings.lost = sorted(missing)
+    for those in by_key.values():
+        _compare(those, incidents, lease, findings)
+    findings.recoveries = recoveries(by_key, incidents)
+    return findings
+
+
+def _compare(runs: list[Run], incidents: Sequence[Incident], lease: float, findings: Findings) -> None:
+    """Look at each pair of neighbouring runs of one task; runs of different tries are asked for."""
+    for first, second in zip(runs, runs[1:], strict=False):
+        if first.last > second.began:
+            findings.overlaps += 1
+            if not _may_overlap(first, second, incidents):
+                findings.unexplained.append(f"overlap: {tell(first)} still ran when {tell(second)} began")
+        if first.detail != second.detail:
+            continue
+        findings.repeats += 1
+        if first.ended is not None and not _may_repeat(first, second, incidents, lease):
+            findings.unexplained.append(f"repeat: {tell(first)} had ended when {tell(second)} began")
+
+
+def _may_overlap(first: Run, second: Run, incidents: Iterable[Incident]) -> bool:
+    return any(
+        i.kind in SILENCING and i.node in {"", first.node} and i.began < second.began and i.ended > first.began - LATE for i in incidents
+    )  # fmt: skip
+
+
+def _may_repeat(first: Run, second: Run, incidents: Iterable[Incident], lease: float) -> bool:
+    assert first.ended is not None
+    return any(
+        i.kind not in GENTLE and i.node in {"", first.node} and i.began < min(second.began, first.ended + lease + LATE) and i.ended > first.began - lease
+        for i in incidents
+    )  # fmt: skip
+
+
+def recoveries(by_key: dict[str, list[Run]], incidents: Iterable[Incident]) -> dict[str, list[float]]:
+    """Return, by kind of incident, the seconds from a kill to the next run of each task that was killed with it."""
+    found: dict[str, list[float]] = defaultdict(list)
+    killings = [i for i in incidents if i.killed]
+    for those in by_key.values():
+        for first, second in zip(those, those[1:], strict=False):
+            if first.ended is not None:
+                continue
+            for i in killings:
+                if first.pid in i.killed and first.began < i.ended and first.last <= i.ended and second.began > i.began:
+                    found[i.kind].append(second.began - i.began)
+                    break
+    return dict(found)
+
+
+def tell(run: Run) -> str:
+    """Return a run in words."""
+    ended = f"{run.ended:.3f}" if run.ended is not None else "-"
+    return f"{run.key} on {run.node} pid {run.pid} ({run.began:.3f}..{run.last:.3f}, ended {ended})"

@@ -1,0 +1,230 @@
+"""What a chaos run takes place in: a broker, proxies before it, nodes that are started again when they end, producers."""
+
+import contextlib
+import os
+import random
+import shutil
+import signal
+import struct
+import subprocess
+import sys
+import time
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from tests import servers
+from tests.faults.conftest import PrivateRedis
+from tests.faults.proxy import Proxy
+from tests.process.test_killed import children_of
+from tests.processes import Running, wait_for
+
+from umbel.broker import QueueDepth
+from umbel.drivers import open_backend, open_broker
+
+APPS = Path(__file__).parent / "apps"
+QUEUES = ("celery", "slow")
+POOLS = ("prefork", "threads", "asyncio", "solo")
+READY = 30  # seconds that a worker may take to start on a busy machine
+
+
+@dataclass(frozen=True, slots=True)
+class Incident:
+    """What a nemesis did, to whom, and until when; times are of CLOCK_MONOTONIC, as in the ledger."""
+
+    kind: str
+    node: str  # "" for the whole world
+    began: float
+    ended: float
+    killed: tuple[int, ...] = ()
+
+
+@dataclass
+class Node:
+    """One worker node, which keeps its name over all its lives."""
+
+    name: str
+    pool: str
+    proxy: Proxy | None
+    running: Running | None = None
+    lives: int = 0
+
+    @property
+    def pid(self) -> int:
+        assert self.running is not None
+        return self.running.pid
+
+    @property
+    def alive(self) -> bool:
+        return self.running is not None and self.running.process.poll() is None
+
+    def zygote(self) -> int | None:
+        """The pid of its first child: the zygote, or under solo the keeper."""
+        return next(iter(sorted(children_below(self.pid))), None)
+
+    def children(self) -> list[int]:
+        zygote = self.zygote()
+        return [] if zygote is None or self.pool == "solo" else children_below(zygote)
+
+    def tree(self) -> list[int]:
+        return [self.pid, *children_of(self.pid)]
+
+
+def children_below(pid: int) -> list[int]:
+    rows = [line.split() for line in subprocess.check_output(["ps", "-eo", "pid=,ppid="], text=True).splitlines()]
+    return [int(child) for child, parent in rows if int(parent) == pid]
+
+
+@dataclass(kw_only=True)
+class World:
+    """Use it in a `with` block; `folder` then holds the ledger, the acknowledged ids, and the logs."""
+
+    folder: Path
+    driver: str
+    seed: int
+    lease: float
+    pools: tuple[str, ...]
+    pace: float
+    kinds: tuple[str, ...]
+    incidents: list[Incident] = field(default_factory=list)
+
+    def __enter__(self) -> "World":
+        self.chance = random.Random(self.seed)
+        self.folder.mkdir(parents=True, exist_ok=True)
+        self.ledger, self.acks, self.skew = self.folder / "ledger", self.folder / "acks", self.folder / "skew"
+        self.skew.write_bytes(bytes(8))
+        self.shim = compile_shim(self.folder)
+        self.server: PrivateRedis | None = None
+        self._stack = contextlib.ExitStack()
+        try:
+            self._open()
+        except BaseException:
+            self._stack.close()
+            raise
+        return self
+
+    def _open(self) -> None:
+        if self.driver == "redis":
+            (self.folder / "redis").mkdir()
+            self.server = PrivateRedis(self.folder / "redis", servers.free_port(), env=self.clock_env() if self.shim else {})
+            self._stack.callback(self.server.end)
+            self.server.start()
+            self.url = self.server.url
+        else:
+            self.url = f"sqlite:///{self.folder}/umbel.sqlite3"
+        self.broker = open_broker(self.url, timeout=5)
+        self.backend = open_backend(self.url, timeout=5)
+        self._stack.callback(self.broker.close)
+        self.nodes = [Node(f"n{i}", pool, self._proxy()) for i, pool in enumerate(self.pools, 1)]
+        self.producer_proxy = self._proxy()
+        for node in self.nodes:
+            self.start(node)
+        for node in self.nodes:
+            assert node.running is not None
+            node.running.waits_to_print("ready.", READY)
+        self.producers = [self._producer(self.seed * 10 + i) for i in range(2)]
+
+    def __exit__(self, *_: object) -> None:
+        self._stack.close()
+
+    def _proxy(self) -> Proxy | None:
+        return self._stack.enter_context(Proxy(self.url)) if self.driver == "redis" else None
+
+    def clock_env(self) -> dict[str, str]:
+        return {"LD_PRELOAD": str(self.shim), "CHAOS_SKEW": str(self.skew)}
+
+    def step_clock(self, seconds: float) -> None:
+        """Let the clock of the broker be *seconds* off; SQLite's is that of the workers."""
+        with self.skew.open("r+b") as file:
+            file.write(struct.pack("q", int(seconds * 1e6)))
+
+    def _env(self, url: str, node: str) -> Mapping[str, str]:
+        env = {
+            **os.environ, "CHAOS_BROKER": url, "CHAOS_BACKEND": url, "CHAOS_LEDGER": str(self.ledger), "CHAOS_LEASE": str(self.lease),
+            "CHAOS_NODE": node, "PYTHONUNBUFFERED": "1", "C_FORCE_ROOT": "1", "PYTHONPATH": os.pathsep.join(filter(None, (str(APPS), os.environ.get("PYTHONPATH")))),
+        }  # fmt: skip
+        if self.driver == "sqlite" and self.shim:
+            env |= self.clock_env()
+        env.pop("DJANGO_SETTINGS_MODULE", None)
+        return env
+
+    def start(self, node: Node) -> None:
+        """Start *node*, or start it again under its old name."""
+        if node.running is not None:
+            node.running.end_group()
+            node.running.process.wait()
+        node.lives += 1
+        url = node.proxy.url if node.proxy else self.url
+        command = [sys.executable, "-m", "umbel", "-A", "chaos_app", "worker", "-l", "INFO", "-P", node.pool, "-c", "2", "-n", node.name]
+        node.running = Running(
+            [*command, "-Q", ",".join(QUEUES)], cwd=APPS, env=self._env(url, node.name), log=self.folder / f"{node.name}.log"
+        )
+        self._stack.callback(end, node.running)
+
+    def mend(self) -> None:
+        """Start again what has ended, as a supervisor does."""
+        for node in self.nodes:
+            if not node.alive:
+                now = time.monotonic()
+                self.incidents.append(Incident("ended", node.name, now, now))
+                self.start(node)
+
+    def _producer(self, seed: int) -> Running:
+        url = self.producer_proxy.url if self.producer_proxy else self.url
+        script = [sys.executable, str(APPS / "producer.py"), str(seed), str(self.acks), str(self.pace / 2), ",".join(self.kinds)]
+        running = Running(script, cwd=APPS, env=self._env(url, "producer"), log=self.folder / "producers.log", stdin=subprocess.PIPE)
+        self._stack.callback(end, running)
+        return running
+
+    def quiet_producers(self) -> None:
+        for producer in self.producers:
+            assert producer.process.stdin is not None
+            producer.process.stdin.close()
+        for producer in self.producers:
+            assert producer.exit_code(20) == 0, producer.tail()
+
+    def depths(self) -> list[QueueDepth]:
+        return list(self.broker.depth(QUEUES).values())
+
+    def is_drained(self) -> bool:
+        return not any((d.ready or 0) + (d.delayed or 0) + (d.claimed or 0) for d in self.depths())
+
+    def drain(self, patience: float) -> bool:
+        """Wait until nothing is left to do, with all nodes up; False if something is stuck."""
+        end_at = time.monotonic() + patience
+
+        def done_or_late() -> bool:
+            self.mend()
+            return self.is_drained() or time.monotonic() > end_at
+
+        wait_for(done_or_late, patience + 10)
+        return self.is_drained()
+
+    def stop_nodes(self) -> list[str]:
+        """Stop all nodes warmly; return what was wrong with it."""
+        for node in self.nodes:
+            if node.alive:
+                os.kill(node.pid, signal.SIGTERM)
+        wrong = []
+        for node in self.nodes:
+            assert node.running is not None
+            code = node.running.exit_code(20)
+            if code:
+                wrong.append(f"{node.name} ({node.pool}) ended with {code} when it was told to stop")
+        return wrong
+
+
+def end(running: Running) -> None:
+    """Kill a process and what it started, in its own session."""
+    running.end_group()
+    running.process.wait()
+
+
+def compile_shim(folder: Path) -> Path | None:
+    """Compile the clock that can be stepped; None where there is no C compiler."""
+    compiler = shutil.which("cc")
+    if compiler is None or not sys.platform.startswith("linux"):
+        return None
+    target = folder / "skew.so"
+    done = subprocess.run([compiler, "-shared", "-fPIC", "-O1", "-o", str(target), str(APPS / "skew.c")], capture_output=True, check=False)
+    return target if done.returncode == 0 else None
