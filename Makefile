@@ -6,7 +6,7 @@ PY := .venv/bin/python
 ARGS ?=
 
 .DEFAULT_GOAL := help
-.PHONY: help env demo dev test lint format types bench docs clean
+.PHONY: help env demo dev test lint format types bench chaos docs clean
 
 help: ## show this list
 	@echo "umbel: make <target>"
@@ -37,6 +37,14 @@ types: env ## mypy --strict
 
 bench: env ## the benchmarks; each prints JSON (ARGS="publish" for one)
 	@scripts/bench.sh $(ARGS)
+
+SEEDS ?= 20
+SECONDS ?= 120
+DRIVER ?= redis,sqlite
+chaos: env ## faults of all kinds, 20 seeds, and a table; then the slow tests (SEEDS= SECONDS= DRIVER= SEED= LEASE= POOLS=; SLOW=0: no slow tests)
+	@$(PY) -m tests.chaos.run --seeds $(SEEDS) --seconds $(SECONDS) --driver $(DRIVER) \
+	  $(if $(SEED),--seed $(SEED)) $(if $(LEASE),--lease $(LEASE)) $(if $(POOLS),--pools $(POOLS))
+	@if [ -z "$(SEED)" ] && [ "$(SLOW)" != 0 ]; then UMBEL_CHAOS=1 $(PY) scripts/test.py -m slow; fi
 
 docs: env ## write docs/reference/settings.md from the table of settings
 	@$(PY) scripts/settings_reference.py

@@ -82,11 +82,11 @@ def child_case(stage, incidents, chance):
     seconds = []
     for i in range(incidents):
         stage.send(f"held_up.delay('k{i}', 60)")
-        wait_until(lambda: f"k{i}" in stage.runs(), 30, "the task did not start")
+        wait_until(lambda i=i: f"k{i}" in stage.runs(), 30, "the task did not start")
         time.sleep(chance.uniform(0, 0.5))
         at = time.monotonic()
         os.kill(stage.runs()[f"k{i}"][0].pid, signal.SIGKILL)
-        wait_until(lambda: len(stage.runs()[f"k{i}"]) > 1, 60, "it did not run again")
+        wait_until(lambda i=i: len(stage.runs()[f"k{i}"]) > 1, 60, "it did not run again")
         seconds.append(stage.runs()[f"k{i}"][1].began - at)
     return seconds
 

@@ -1,8 +1,10 @@
 """The checker: it reads the ledger and the acknowledged ids, and asks a plain client only for what is not done."""
 
 from collections import defaultdict
-from collections.abc import Iterable, Sequence, Set
+from collections.abc import Iterable, Sequence
+from collections.abc import Set as AbstractSet
 from dataclasses import dataclass, field
+from itertools import pairwise
 from pathlib import Path
 
 from tests.chaos.nemeses import GENTLE, SILENCING
@@ -60,7 +62,7 @@ def read_ledger(path: Path) -> tuple[list[Run], set[str]]:
     return sorted(runs.values(), key=lambda run: run.began), sent
 
 
-def check(ledger: Path, acks: Path, incidents: Sequence[Incident], *, dead: Set[str], waiting: int, lease: float) -> Findings:
+def check(ledger: Path, acks: Path, incidents: Sequence[Incident], *, dead: AbstractSet[str], waiting: int, lease: float) -> Findings:
     """Compare what was promised with what was done."""
     runs, sent = read_ledger(ledger)
     acknowledged = set(acks.read_text().split()) | sent
@@ -80,7 +82,7 @@ def check(ledger: Path, acks: Path, incidents: Sequence[Incident], *, dead: Set[
 
 def _compare(runs: list[Run], incidents: Sequence[Incident], lease: float, findings: Findings) -> None:
     """Look at each pair of neighbouring runs of one task; runs of different tries are asked for."""
-    for first, second in zip(runs, runs[1:], strict=False):
+    for first, second in pairwise(runs):
         if first.last > second.began:
             findings.overlaps += 1
             if not _may_overlap(first, second, incidents):
@@ -93,17 +95,21 @@ def _compare(runs: list[Run], incidents: Sequence[Incident], lease: float, findi
 
 
 def _may_overlap(first: Run, second: Run, incidents: Iterable[Incident]) -> bool:
-    return any(
-        i.kind in SILENCING and i.node in {"", first.node} and i.began < second.began and i.ended > first.began - LATE for i in incidents
-    )  # fmt: skip
+    """Answer whether its node was silent for so long that it was taken for dead."""
+    return any(i.kind in SILENCING and i.began < second.began and i.ended > first.began - LATE for i in at_node(incidents, first.node))
 
 
 def _may_repeat(first: Run, second: Run, incidents: Iterable[Incident], lease: float) -> bool:
+    """Answer whether something may have come between its end and its acknowledgement."""
     assert first.ended is not None
-    return any(
-        i.kind not in GENTLE and i.node in {"", first.node} and i.began < min(second.began, first.ended + lease + LATE) and i.ended > first.began - lease
-        for i in incidents
-    )  # fmt: skip
+    latest = min(second.began, first.ended + lease + LATE)
+    harm = (i for i in at_node(incidents, first.node) if i.kind not in GENTLE)
+    return any(i.began < latest and i.ended > first.began - lease for i in harm)
+
+
+def at_node(incidents: Iterable[Incident], node: str) -> Iterable[Incident]:
+    """Return what happened to *node*, or to all."""
+    return (i for i in incidents if i.node in {"", node})
 
 
 def recoveries(by_key: dict[str, list[Run]], incidents: Iterable[Incident]) -> dict[str, list[float]]:
@@ -111,7 +117,7 @@ def recoveries(by_key: dict[str, list[Run]], incidents: Iterable[Incident]) -> d
     found: dict[str, list[float]] = defaultdict(list)
     killings = [i for i in incidents if i.killed]
     for those in by_key.values():
-        for first, second in zip(those, those[1:], strict=False):
+        for first, second in pairwise(those):
             if first.ended is not None:
                 continue
             for i in killings:

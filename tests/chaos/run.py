@@ -14,7 +14,6 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import msgspec
-
 from tests.chaos.checker import Findings, check
 from tests.chaos.nemeses import NEMESES, Nemesis
 from tests.chaos.world import POOLS, QUEUES, World

@@ -12,6 +12,7 @@ import time
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Self
 
 from tests import servers
 from tests.faults.conftest import PrivateRedis
@@ -88,7 +89,7 @@ class World:
     kinds: tuple[str, ...]
     incidents: list[Incident] = field(default_factory=list)
 
-    def __enter__(self) -> "World":
+    def __enter__(self) -> Self:
         self.chance = random.Random(self.seed)
         self.folder.mkdir(parents=True, exist_ok=True)
         self.ledger, self.acks, self.skew = self.folder / "ledger", self.folder / "acks", self.folder / "skew"
@@ -139,9 +140,10 @@ class World:
             file.write(struct.pack("q", int(seconds * 1e6)))
 
     def _env(self, url: str, node: str) -> Mapping[str, str]:
+        path = os.pathsep.join(filter(None, (str(APPS), os.environ.get("PYTHONPATH"))))
         env = {
             **os.environ, "CHAOS_BROKER": url, "CHAOS_BACKEND": url, "CHAOS_LEDGER": str(self.ledger), "CHAOS_LEASE": str(self.lease),
-            "CHAOS_NODE": node, "PYTHONUNBUFFERED": "1", "C_FORCE_ROOT": "1", "PYTHONPATH": os.pathsep.join(filter(None, (str(APPS), os.environ.get("PYTHONPATH")))),
+            "CHAOS_NODE": node, "PYTHONUNBUFFERED": "1", "C_FORCE_ROOT": "1", "PYTHONPATH": path,
         }  # fmt: skip
         if self.driver == "sqlite" and self.shim:
             env |= self.clock_env()

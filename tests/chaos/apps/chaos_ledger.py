@@ -7,6 +7,7 @@ the same in all processes of the host. `what`: begin, beat (it still runs), end,
 import itertools
 import os
 import time
+from typing import Self
 
 _number = itertools.count(1)
 _NODE = os.environ.get("CHAOS_NODE", "-")
@@ -30,7 +31,7 @@ class Run:
     def say(self, what: str, detail: object = "-") -> None:
         append(os.environ["CHAOS_LEDGER"], f"{time.monotonic():.6f} {what} {self.key} {self.name} {os.getpid()} {_NODE} {detail}")
 
-    def __enter__(self) -> "Run":
+    def __enter__(self) -> Self:
         self.say("begin", self._detail)
         return self
 

@@ -1,0 +1,20 @@
+"""The short form of the chaos runs; `make chaos` is the long one."""
+
+import pytest
+from tests import servers
+from tests.chaos.run import Plan, repeat_command, run
+
+SECONDS = 22
+POOLS = {"redis": ("prefork", "threads", "solo"), "sqlite": ("prefork", "asyncio", "solo")}
+
+
+@pytest.mark.timeout(240)
+@pytest.mark.parametrize("driver", [pytest.param("redis", marks=pytest.mark.redis), "sqlite"])
+def test_what_was_acknowledged_is_done_or_dead_whatever_is_killed_stopped_or_cut_off(driver, tmp_path):
+    if driver == "redis" and servers.find_binary(servers.REDIS) is None:
+        pytest.skip("needs a redis-server to kill: apt-get install redis-server")
+    plan = Plan(seed=1, driver=driver, seconds=SECONDS, lease=2.0, pools=POOLS[driver])
+    report = run(plan, tmp_path / "world")
+    print(report.findings)
+    assert report.findings.acknowledged > 100
+    assert report.wrong == [], f"again: {repeat_command(plan)}"
