@@ -44,6 +44,12 @@ def fills_memory_and_aborts(megabytes: int) -> None:
     os.abort()
 
 
+@app.task(bind=True, ignore_result=True)
+def says_when(self, number: int, due: float) -> None:
+    """By which node it runs, and how late."""
+    note(f"at {number} {self.request.hostname} {time.time() - due:.6f}")
+
+
 @app.task
 def forks(number: int) -> int:
     """The child leaves as a program would: it runs on through whatever called this task."""
