@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any, Literal, ParamSpec, Self, TypeVar, overlo
 
 from umbel import publish, signals
 from umbel.app_settings import ConfiguredApp
+from umbel.control import Control
 from umbel.current import all_apps, default_app, get_current_task, known_app, reach, set_default_app, set_thread_app, worker_frame
 from umbel.discovery import import_related
 from umbel.eager import call_eagerly
@@ -286,6 +287,11 @@ class Umbel(ConfiguredApp):
     ) -> EagerResult[Any]:
         """Run a call here: its message is really written, read and run as a worker does."""
         return call_eagerly(self, task, args, kwargs, options)
+
+    @property
+    def control(self) -> Control:
+        """The commands to all workers."""
+        return Control(self)
 
     def AsyncResult(self, id: str, **kwargs: Any) -> AsyncResult[Any]:  # noqa: N802 - Celery's name
         """Return the result of a task by its id."""

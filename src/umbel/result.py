@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
-from contextvars import ContextVar
+from collections.abc import Callable, Mapping
 from datetime import datetime
 from typing import TYPE_CHECKING, Any, ClassVar, Generic, NoReturn, TypeVar, cast
 
 from umbel import exceptions, states
-from umbel.current import get_current_app, worker_frame
+from umbel.current import get_current_app
+from umbel.joining import allow_join_result, assert_will_not_block, denied_join_result
 from umbel.meta import result_of
 
 if TYPE_CHECKING:
@@ -25,41 +24,7 @@ SLICE = 5.0  # seconds: the longest single wait for the backend
 AWAY = 30.0  # seconds without an answer of the backend after which get() gives up
 PAUSE = 0.5  # seconds between attempts while it is away
 
-_may_join: ContextVar[bool] = ContextVar("umbel_may_join", default=False)
 _BLANK: Mapping[str, Any] = {"status": states.PENDING, "result": None, "traceback": None, "children": None}
-
-
-@contextmanager
-def allow_join_result() -> Iterator[None]:
-    """Let tasks wait for results inside this block."""
-    token = _may_join.set(True)
-    try:
-        yield
-    finally:
-        _may_join.reset(token)
-
-
-@contextmanager
-def denied_join_result() -> Iterator[None]:
-    """Forbid again, inside this block, what `allow_join_result` allows."""
-    token = _may_join.set(False)
-    try:
-        yield
-    finally:
-        _may_join.reset(token)
-
-
-def assert_will_not_block() -> None:
-    """Refuse to wait for a task inside a task: with all workers waiting, none is left to run what they wait for.
-
-    Raises:
-        RuntimeError: a task is running here.
-    """
-    if not _may_join.get() and worker_frame() is not None:
-        raise RuntimeError(
-            "Never call result.get() within a task!\n"
-            "See https://docs.celeryq.dev/en/latest/userguide/tasks.html#avoid-launching-synchronous-subtasks",
-        )
 
 
 class AsyncResult(Generic[R]):
@@ -323,10 +288,27 @@ class AsyncResult(Generic[R]):
             self.parent.forget()
         self.backend.forget([self.id])
 
-    def revoke(self, *args: Any, **kwargs: Any) -> None:
-        """Say that this is not built yet."""
-        del args, kwargs
-        raise exceptions.NotSupported(f"The task {self.id} cannot be revoked: revoking comes with a later version of umbel.")
+    def revoke(
+        self,
+        connection: Any = None,  # noqa: ARG002 - Celery's name; the app has its own
+        terminate: bool = False,
+        signal: str | int | None = None,
+        wait: bool = False,  # noqa: ARG002
+        timeout: float | None = None,  # noqa: ARG002
+    ) -> None:
+        """Tell all workers, also those that start later, not to run this task. Durable when it returns.
+
+        Args:
+            connection: has no effect.
+            terminate: also end it if it runs.
+            signal: with what, a name or a number; SIGTERM by default.
+            wait: has no effect: no worker needs to answer.
+            timeout: has no effect.
+
+        Raises:
+            BrokerUnavailable: it may not be revoked; to repeat the call is safe.
+        """
+        self.app.control.revoke(self.id, terminate=terminate, signal=signal)
 
     def as_tuple(self) -> tuple[Any, None]:
         """Return what `result_from_tuple` understands."""
@@ -379,6 +361,11 @@ class EagerResult(AsyncResult[R]):
 
     def forget(self) -> None:
         """Nothing is stored."""
+
+    def revoke(self, *args: Any, **kwargs: Any) -> None:
+        """Say that it was revoked; it has run already."""
+        del args, kwargs
+        self._meta = {**self._known(), "status": states.REVOKED, "result": exceptions.TaskRevokedError("revoked")}
 
     def __reduce__(self) -> tuple[Any, ...]:
         meta = self._known()

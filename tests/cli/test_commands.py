@@ -252,3 +252,12 @@ def test_the_environment_sets_options_of_the_worker(project):
     with Running(project.command("worker"), cwd=project.path, env=env, log=project.path / "w.log") as running:
         running.waits_to_print(" ready.")
         assert ".> concurrency: 3 (threads)" in running.log()
+
+
+def test_tasks_are_revoked_and_terminated_by_their_ids(project):
+    assert project.umbel("-A", "proj", "control", "revoke", "a", "b").stdout == "2 tasks revoked.\n"
+    said = project.umbel("-A", "proj", "control", "terminate", "KILL", "c", "--json").stdout
+    assert json.loads(said) == {"revoked": ["c"], "signal": "SIGKILL"}
+    ran = project.umbel("-A", "proj", "control", "terminate", "NONE", "c")
+    assert ran.returncode == 2
+    assert "There is no signal 'NONE'" in ran.stderr

@@ -14,6 +14,7 @@ from umbel.testing import Act, FakeClock, Fault, FaultyBroker
 from umbel.worker import lease as lease_module
 from umbel.worker.fetcher import Fetcher
 from umbel.worker.lease import Lease
+from umbel.worker.revoked import RevokedTasks
 
 LEASE = 10.0
 
@@ -46,7 +47,7 @@ async def claim_under_way():
     with ThreadPoolExecutor(2) as io:
         lease = lease_on(broker, io)
         settler = Settler(broker, MemoryBackend(), io, may_write=lease.held)
-        fetcher = Fetcher(broker, io, settler, lease, room=lambda: 1, deliver=came.extend)
+        fetcher = Fetcher(broker, io, settler, lease, RevokedTasks(broker), room=lambda: 1, deliver=came.extend)
         await lease.join()
         fetching = asyncio.create_task(fetcher.run())
         await until(lambda: broker.hangs(0))

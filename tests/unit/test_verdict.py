@@ -4,9 +4,8 @@ import json
 
 import pytest
 
-from umbel import states
 from umbel.broker import Delivery, Verb
-from umbel.execution.verdict import Postponed, Refused, Request, admit, lost, moment
+from umbel.execution.verdict import Postponed, Refused, Request, Void, admit, lost, moment, void
 from umbel.task import Task
 from umbel.wire.message import Message, encode
 
@@ -54,11 +53,38 @@ def test_what_cannot_be_read_is_buried_with_the_reason(raw):
     assert refused.reason.startswith("the message cannot be read: ")
 
 
-def test_what_has_expired_is_acknowledged_as_revoked():
+def test_what_has_expired_is_void():
     refused = admit(delivery(expires="2027-01-15T07:59:59+00:00"), TASKS, NOW)
-    assert isinstance(refused, Refused)
-    assert (refused.verb, refused.state) == (Verb.ACK, states.REVOKED)
+    assert isinstance(refused, Void)
+    assert (refused.why, refused.request.glance.id) == ("expired", "1")
     assert isinstance(admit(delivery(expires="2027-01-15T08:00:01+00:00"), TASKS, NOW), Request)
+
+
+@pytest.mark.parametrize("text", ["2027-01-15T08:00:00", "2027-01-15T08:00:00+00:00", "2027-01-15T10:00:00+02:00", "2027-01-15T08:00:00Z"])
+def test_a_time_of_expiry_without_an_offset_is_utc_and_with_one_is_that_moment(text):
+    assert isinstance(admit(delivery(expires=text), TASKS, NOW), Void), "at its very moment it is too late"
+    assert isinstance(admit(delivery(expires=text), TASKS, NOW - 0.001), Request)
+
+
+def test_what_expires_while_it_waits_in_the_worker_is_void():
+    request = admit(delivery(expires="2027-01-15T08:00:05+00:00"), TASKS, NOW)
+    assert isinstance(request, Request)
+    assert void(request, NOW + 4.9, ()) is None
+    assert void(request, NOW + 5, ()) == "expired"
+
+
+def test_what_expires_before_it_is_due_is_void_when_it_comes():
+    assert isinstance(admit(delivery(eta="2027-01-15T08:00:00+00:00", expires="2027-01-15T07:59:00+00:00"), TASKS, NOW), Void)
+
+
+def test_what_was_revoked_is_void_also_before_it_is_due_and_expiry_is_named_first():
+    revoked = admit(delivery(eta="2027-01-15T09:00:00+00:00"), TASKS, NOW, {"1"})
+    assert isinstance(revoked, Void)
+    assert revoked.why == "revoked"
+    both = admit(delivery(expires="2027-01-15T07:59:59+00:00"), TASKS, NOW, {"1"})
+    assert isinstance(both, Void)
+    assert both.why == "expired"
+    assert isinstance(admit(delivery(), TASKS, NOW, {"2"}), Request)
 
 
 def test_what_a_celery_producer_sent_before_its_time_is_postponed_once():

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 __all__ = ["CommaList", "Command", "Group", "Kind", "current_app_of", "is_quiet", "without_color"]
 
 # Commands of Celery that users will type.
-LATER = ("amqp", "beat", "control", "events", "graph", "inspect", "list", "logtool", "migrate", "multi", "shell", "status", "upgrade")
+LATER = ("amqp", "beat", "events", "graph", "inspect", "list", "logtool", "migrate", "multi", "shell", "status", "upgrade")
 
 if TYPE_CHECKING:
     Kind = click.ParamType[Any]

@@ -12,6 +12,7 @@ import click
 
 from umbel.cli.base import Group
 from umbel.cli.call import call
+from umbel.cli.control import control
 from umbel.cli.errors import explain
 from umbel.cli.frames import from_first_foreign_frame
 from umbel.cli.options import global_options
@@ -106,5 +107,5 @@ main = Program(
         click.Option(["--version"], is_flag=True, is_eager=True, expose_value=False, callback=print_version, help="Print the version."),
     ],
 )
-for command in (worker, call, result, purge, report):
+for command in (worker, call, result, control, purge, report):
     main.add_command(command)

@@ -51,14 +51,16 @@ class Reporter:
             return None
         return self._of_state(request, states.STARTED, {"pid": pid, "hostname": self._node})
 
-    def expired(self, refused: Refused) -> Record | None:
-        """Return REVOKED for a message that came too late, and tell `task_revoked`."""
-        assert refused.glance is not None
-        task = self._app.tasks[refused.glance.task]
-        request = Request(refused.delivery, refused.glance, task)
+    def revoked(self, request: Request, why: str, *, signum: int | None = None) -> Record | None:
+        """Tell of a task that was 'revoked', 'expired' or 'terminated' (*why*; by *signum*), and return REVOKED."""
+        if why != "terminated":
+            logger.info("Discarding revoked task: %s[%s]", request.glance.task, request.glance.id)
         if signals.task_revoked.receivers:
-            signals.task_revoked.send(sender=task, request=self._context(request), terminated=False, signum=None, expired=True)
-        return None if self._ignored(request) else self._of_state(request, states.REVOKED, TaskRevokedError("expired"))
+            signals.task_revoked.send(
+                sender=request.task, request=self._context(request),
+                terminated=why == "terminated", signum=signum, expired=why == "expired",
+            )  # fmt: skip
+        return None if self._ignored(request) else self._of_state(request, states.REVOKED, TaskRevokedError(why))
 
     def lost(self, request: Request, exc: WorkerLostError, *, again: bool) -> Record | None:
         """Tell of a task whose process died; if it does not run *again*, return FAILURE."""
@@ -94,8 +96,6 @@ class Reporter:
             )
             if signals.task_rejected.receivers:
                 signals.task_rejected.send(sender=self, message=refused.delivery.raw, exc=None)
-        elif seen is not None:
-            logger.info("Discarding revoked task: %s[%s] (%s)", seen.task, seen.id, refused.reason)
 
     @staticmethod
     def _ignored(request: Request) -> bool:

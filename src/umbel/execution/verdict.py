@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Container, Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
 
-from umbel import states
 from umbel.broker import Delivery, Verb
 from umbel.exceptions import DecodeError
 from umbel.wire.message import Glance, glance
@@ -15,7 +14,7 @@ from umbel.wire.message import Glance, glance
 if TYPE_CHECKING:
     from umbel.task import Task
 
-__all__ = ["Lost", "Postponed", "Refused", "Request", "admit", "lost"]
+__all__ = ["Lost", "Postponed", "Refused", "Request", "Void", "admit", "lost", "void"]
 
 SKEW = 1.0  # seconds that the clocks of a worker and its broker may differ
 
@@ -29,6 +28,7 @@ class Request:
     task: Task[..., Any]
     acked: bool = False
     asked: bool = False  # its acknowledgement was sent, and perhaps carried out
+    expires: float | None = None  # seconds since the epoch, after which it must not start
 
     @property
     def alone(self) -> bool:
@@ -44,7 +44,14 @@ class Refused:
     verb: Verb
     reason: str
     glance: Glance | None = None
-    state: str | None = None  # to be stored
+
+
+@dataclass(frozen=True, slots=True)
+class Void:
+    """A request that must not start any more: its result is REVOKED, with *why* as the reason."""
+
+    request: Request
+    why: str
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,8 +63,10 @@ class Postponed:
     due: float  # seconds since the epoch
 
 
-def admit(delivery: Delivery, tasks: Mapping[str, Task[..., Any]], now: float) -> Request | Refused | Postponed:
-    """Decide whether *delivery* may run at *now* (seconds since the epoch)."""
+def admit(
+    delivery: Delivery, tasks: Mapping[str, Task[..., Any]], now: float, revoked: Container[str] = ()
+) -> Request | Refused | Void | Postponed:
+    """Decide whether *delivery* may run at *now* (seconds since the epoch), with the ids of *revoked* tasks."""
     try:
         seen = glance(delivery.raw)
         due = moment(seen.eta)
@@ -67,11 +76,19 @@ def admit(delivery: Delivery, tasks: Mapping[str, Task[..., Any]], now: float) -
     task = tasks.get(seen.task)
     if task is None:
         return Refused(delivery, Verb.PARK, seen.task, seen)
-    if expires is not None and expires <= now:
-        return Refused(delivery, Verb.ACK, "expired", seen, states.REVOKED)
+    request = Request(delivery, seen, task, expires=expires)
+    if why := void(request, now, revoked):
+        return Void(request, why)
     if due is not None and due > now + SKEW and b'"umbel_waited"' not in delivery.raw:
         return Postponed(delivery, seen, due)
-    return Request(delivery, seen, task)
+    return request
+
+
+def void(request: Request, now: float, revoked: Container[str]) -> str | None:
+    """Return why *request* must not start: 'expired' or 'revoked'; None: it may."""
+    if request.expires is not None and request.expires <= now:
+        return "expired"
+    return "revoked" if request.glance.id in revoked else None
 
 
 def moment(text: str | None) -> float | None:

@@ -5,17 +5,17 @@ from __future__ import annotations
 import asyncio
 import logging
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Container, Mapping, Sequence
 from concurrent.futures import Executor
 from typing import Any
 
-from umbel import signals, states
-from umbel.broker import Broker, Delivery, Item, Settlement, Verb
+from umbel import signals
+from umbel.broker import Broker, Delivery, Item, Revocation, Settlement, Verb
 from umbel.exceptions import OperationalError, WorkerLostError
 from umbel.execution.outcome import Action, Outcome
 from umbel.execution.report import Reporter
 from umbel.execution.settle import Settler
-from umbel.execution.verdict import Postponed, Refused, Request, admit, lost
+from umbel.execution.verdict import Postponed, Refused, Request, Void, admit, lost, void
 from umbel.pools.base import Death, Pool, Slot, ended
 from umbel.task import Task
 from umbel.wire import message as wire
@@ -30,6 +30,7 @@ logger = logging.getLogger("celery.worker")
 
 STUCK_AFTER = 0.1  # seconds that a claimed message may wait here for a slot
 LOOK_EVERY = 0.05
+MOST_SHOWN = 20  # ids in one line of the log
 
 
 class Dispatcher:
@@ -37,10 +38,11 @@ class Dispatcher:
 
     def __init__(
         self, broker: Broker, pool: Pool, settler: Settler, io: Executor, reporter: Reporter, *,
-        tasks: Mapping[str, Task[..., Any]], most_deliveries: int, prefetch: int | None, clock: Callable[[], float] = time.time,
+        tasks: Mapping[str, Task[..., Any]], most_deliveries: int, prefetch: int | None,
+        revoked: Container[str] = (), clock: Callable[[], float] = time.time,
     ) -> None:  # fmt: skip
         self._broker, self._pool, self._settler, self._io, self._reporter = broker, pool, settler, io, reporter
-        self._tasks, self._most, self._clock = tasks, most_deliveries, clock
+        self._tasks, self._most, self._revoked, self._clock = tasks, most_deliveries, revoked, clock
         self._inflight = Inflight(pool, cap=prefetch)
         self._busy = asyncio.Event()
         self._preparing: set[asyncio.Task[None]] = set()
@@ -54,11 +56,13 @@ class Dispatcher:
         now = self._clock()
         requests = []
         for delivery in deliveries:
-            match admit(delivery, self._tasks, now):
+            match admit(delivery, self._tasks, now, self._revoked):
                 case Request() as request:
                     requests.append(request)
                 case Refused() as refused:
                     self._refuse(refused)
+                case Void() as discarded:
+                    self._discard(discarded.request, discarded.why)
                 case Postponed() as postponed:
                     self._postpone(postponed)
         self._say_received(requests)
@@ -76,9 +80,15 @@ class Dispatcher:
 
     def _refuse(self, refused: Refused) -> None:
         self._reporter.refused(refused)
-        settlement = Settlement(delivery=refused.delivery, verb=refused.verb, reason=refused.reason)
-        record = self._reporter.expired(refused) if refused.state == states.REVOKED else None
-        self._settler.add(settlement, record)
+        self._settler.add(Settlement(delivery=refused.delivery, verb=refused.verb, reason=refused.reason))
+
+    def _discard(self, request: Request, why: str, *, signum: int | None = None) -> None:
+        """End a task as REVOKED: it has not begun, or was terminated by *signum*."""
+        record = self._reporter.revoked(request, why, signum=signum)
+        if not request.acked:
+            self._settler.add(Settlement(delivery=request.delivery, verb=Verb.ACK), record)
+        elif record is not None:
+            self._settler.store(record)
 
     def _postpone(self, postponed: Postponed) -> None:
         delivery, glance = postponed.delivery, postponed.glance
@@ -134,6 +144,7 @@ class Dispatcher:
         return repeated and self._settler.may_write()
 
     def _send(self, packet: Packet) -> None:
+        self._drop_void(packet)
         if not packet.requests:
             return
         if not self._pool.send(packet.slot, packet.jobs()):
@@ -143,6 +154,24 @@ class Dispatcher:
             record = self._reporter.started(request, packet.slot.pid)
             if record is not None:
                 self._settler.store(record)
+
+    def _drop_void(self, packet: Packet) -> None:
+        """Take out of *packet* what has expired or was revoked while it waited here."""
+        now = self._clock()
+        found = [(tag, request, why) for tag, request in packet.requests if (why := void(request, now, self._revoked))]
+        for tag, request, why in found:
+            packet.requests.remove((tag, request))
+            self._inflight.take(tag)
+            self._discard(request, why)
+
+    def on_revoked(self, entries: Sequence[Revocation]) -> None:
+        """Discard what has not begun of the tasks that were revoked just now."""
+        ids = {entry.id for entry in entries}
+        shown = ", ".join(entry.id for entry in entries[:MOST_SHOWN])
+        consumer.info("Tasks flagged as revoked: %s%s", shown, ", ..." if len(ids) > MOST_SHOWN else "")
+        for slot in {slot for request, slot in self._inflight.sent.values() if request.glance.id in ids}:
+            self._inflight.back([job.tag for job in self._pool.take_back(slot)])
+        self._pump()
 
     # Outcomes come back.
 

@@ -9,10 +9,11 @@ from collections.abc import Callable, Sequence
 from concurrent.futures import Executor
 from dataclasses import dataclass
 
-from umbel.broker import Broker, Delivery, OwnerLost, Settlement
+from umbel.broker import Broker, Delivery, OwnerLost, Revocations, Settlement
 from umbel.exceptions import BrokerUnavailable
 from umbel.execution.settle import Settler
 from umbel.worker.lease import Lease
+from umbel.worker.revoked import RevokedTasks
 
 __all__ = ["Fetcher"]
 
@@ -38,10 +39,10 @@ class Fetcher:
     """Claims from all queues in turn."""
 
     def __init__(
-        self, broker: Broker, io: Executor, settler: Settler, lease: Lease, *,
+        self, broker: Broker, io: Executor, settler: Settler, lease: Lease, revoked: RevokedTasks, *,
         room: Callable[[], int], deliver: Callable[[Sequence[Delivery]], None],
     ) -> None:  # fmt: skip
-        self._broker, self._io, self._settler, self._lease = broker, io, settler, lease
+        self._broker, self._io, self._settler, self._lease, self._revoked = broker, io, settler, lease, revoked
         self._room, self._deliver = room, deliver
         self._queues = list(lease.queues)
         self._seqs: dict[tuple[str, str], int] = {}
@@ -95,7 +96,7 @@ class Fetcher:
             call = Call(self._lease.owner, seq, room, self._settler.ride(queue), self.parked.get(queue, ()))
         self._unanswered[queue] = call
         try:
-            deliveries = await asyncio.get_running_loop().run_in_executor(self._io, self._fetch, queue, call)
+            deliveries, news = await asyncio.get_running_loop().run_in_executor(self._io, self._fetch, queue, call)
         except OwnerLost:
             self._unanswered.pop(queue, None)  # all may have been forgotten meanwhile
             if call.owner == self._lease.owner:
@@ -109,6 +110,7 @@ class Fetcher:
             logger.info("Connected to the broker again.")
             self._away = 0
         self._unanswered.pop(queue, None)
+        self._revoked.learn(news)
         if call.owner != self._lease.owner:
             return 0  # claimed under an epoch that was lost meanwhile
         self._seqs = {key: seq for key, seq in self._seqs.items() if key[1] == call.owner}
@@ -117,8 +119,10 @@ class Fetcher:
             self._deliver(deliveries)
         return len(deliveries)
 
-    def _fetch(self, queue: str, call: Call) -> list[Delivery]:
-        return self._broker.fetch(queue, call.limit, owner=call.owner, seq=call.seq, settle=call.settle, parked=call.parked)
+    def _fetch(self, queue: str, call: Call) -> tuple[list[Delivery], Revocations | None]:
+        """Claim, and learn what was revoked before. If that fails, the claim is repeated, and gives the same messages."""
+        deliveries = self._broker.fetch(queue, call.limit, owner=call.owner, seq=call.seq, settle=call.settle, parked=call.parked)
+        return deliveries, self._revoked.news(deliveries)
 
     async def _give_up_unanswered(self) -> None:
         """Let the settler carry out what rode on a claim whose reply never came: settling twice changes nothing."""

@@ -32,6 +32,7 @@ from umbel.worker.fetcher import Fetcher
 from umbel.worker.keeper import Keeper
 from umbel.worker.lease import Lease
 from umbel.worker.recovery import find_parked, promote_delayed, recover_dead
+from umbel.worker.revoked import RevokedTasks
 from umbel.worker.shutdown import Shutdown
 
 __all__ = ["Worker"]
@@ -200,12 +201,13 @@ class Worker:
                 renewal=conf.worker_lease_renewal, on_lost=self._lost,
             )  # fmt: skip
             settler = Settler(broker, backend, settle_io, may_write=lease.held)
+            revoked = RevokedTasks(broker)
             dispatcher = Dispatcher(
                 broker, self.pool, settler, care_io, Reporter(app, conf, node=self.hostname),
-                tasks=app.tasks, most_deliveries=conf.task_max_deliveries, prefetch=self._prefetch(),
+                tasks=app.tasks, most_deliveries=conf.task_max_deliveries, prefetch=self._prefetch(), revoked=revoked,
             )  # fmt: skip
-            fetcher = Fetcher(broker, fetch_io, settler, lease, room=dispatcher.room, deliver=dispatcher.deliver)
-            dispatcher.on_room = fetcher.wake.set
+            fetcher = Fetcher(broker, fetch_io, settler, lease, revoked, room=dispatcher.room, deliver=dispatcher.deliver)
+            dispatcher.on_room, revoked.on_news = fetcher.wake.set, dispatcher.on_revoked
             self._parts = (dispatcher, settler, fetcher)
             self.shutdown.on_cold = self._cold
             if not await self._connect(lease):
@@ -221,6 +223,7 @@ class Worker:
                     services.create_task(recover_dead(broker, care_io, lease, dispatcher.recovered), name="recovery"),
                     services.create_task(promote_delayed(broker, care_io, lease), name="delays"),
                     services.create_task(find_parked(broker, care_io, lease, app.tasks, fetcher), name="parked"),
+                    services.create_task(revoked.watch(care_io), name="revoked"),
                 ]
                 if keeper is not None:
                     running.append(services.create_task(keeper.watch(), name="keeper"))
