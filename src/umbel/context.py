@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, ClassVar
+
+if TYPE_CHECKING:
+    from mmap import mmap
 
 __all__ = ["Context"]
 
@@ -52,6 +55,7 @@ class Context:
     timelimit: Any = None
     utc: bool | None = None
 
+    stop_flag: ClassVar[bytes | mmap] = b"\0"  # one byte, which the worker of this process shares with all its children
     _children: list[Any] | None = None
 
     def __init__(self, *args: Mapping[str, Any] | Iterable[tuple[str, Any]], **kwargs: Any) -> None:
@@ -61,6 +65,11 @@ class Context:
 
         def __getattr__(self, name: str) -> Any:
             """Return a custom header of the message."""
+
+    @property
+    def stopping(self) -> bool:
+        """Whether the worker was told to stop. A long task may then save its place, and retry or return; reading it costs nothing."""
+        return Context.stop_flag[0] != 0
 
     @property
     def children(self) -> list[Any]:

@@ -215,7 +215,7 @@ _ALL = (
     _("worker_agent", "str|type|none", None, "", "There are no agents.", ACCEPTED, "CELERYD_AGENT"),
     _("worker_autoscaler", "str|type|none", None, "", "Class that changes the size of the pool.", LATER, "CELERYD_AUTOSCALER"),
     _("worker_cancel_long_running_tasks_on_connection_loss", "bool", False, "", "A worker that cannot renew its lease stops its tasks in any case.", ACCEPTED, "CELERYD_CANCEL_LONG_RUNNING_TASKS_ON_CONNECTION_LOSS"),
-    _("worker_soft_shutdown_timeout", "float", 0.0, "seconds", "Time that tasks have before a cold shutdown.", LATER, "CELERYD_SOFT_SHUTDOWN_TIMEOUT"),
+    _("worker_soft_shutdown_timeout", "float", 0.0, "seconds", "Time that running tasks have after the first signal, before they are ended and given back; 0 means no limit, and none at all after SIGQUIT.", IMPLEMENTED, "CELERYD_SOFT_SHUTDOWN_TIMEOUT"),
     _("worker_enable_soft_shutdown_on_idle", "bool", False, "", "An idle worker holds no messages that could be lost.", ACCEPTED, "CELERYD_ENABLE_SOFT_SHUTDOWN_ON_IDLE"),
     _("worker_concurrency", "int|str|none", None, "tasks", "How many tasks run at once; None means as many as there are CPUs.", IMPLEMENTED, "CELERYD_CONCURRENCY"),
     _("worker_consumer", "str|type|none", None, "", "Other consumer classes cannot be used.", LATER, "CELERYD_CONSUMER"),

@@ -91,6 +91,10 @@ class Pool(ABC):
         """End what runs, at once; children are replaced, their jobs are not reported."""
 
     @abstractmethod
+    def end(self) -> None:
+        """End what runs, at once and for good; what had finished before is still reported, and then `finish` returns."""
+
+    @abstractmethod
     async def finish(self) -> None:
         """Take no more jobs, wait until what runs has ended and was reported, and end the children."""
 

@@ -52,7 +52,7 @@ def live(runner: Runner, slots: list[ChildSlot], *, name: str, concurrency: int)
     """Serve *slots* until their sockets close: one thread for each, or one loop if *concurrency* is above their number."""
     # Ctrl-C and a supervisor's TERM reach the whole group; the parent decides. A handler, and not SIG_IGN, because programs
     # that tasks start inherit what is ignored.
-    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
+    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGQUIT, signal.SIGHUP):
         signal.signal(number, lambda *_: None)
     exitcode = 1
     try:

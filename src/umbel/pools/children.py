@@ -202,10 +202,19 @@ class ChildPool(Pool):
             for slot in child.slots:
                 self.take_back(slot)
                 slot.jobs.clear()
-            if child.pid:
-                child.expected = True
-                with contextlib.suppress(ProcessLookupError):
-                    os.kill(child.pid, signal.SIGKILL)
+            self._kill(child)
+
+    def end(self) -> None:
+        self._stopping = True
+        for child in self._children:
+            self._kill(child)
+
+    @staticmethod
+    def _kill(child: Child) -> None:
+        if child.pid:
+            child.expected = True
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(child.pid, signal.SIGKILL)
 
     async def finish(self) -> None:
         self._stopping = True

@@ -28,6 +28,7 @@ class SoloPool(Pool):
         self.slots = [Slot(number=1, capacity=1)]
         self._packets: queue.SimpleQueue[list[Job] | None] = queue.SimpleQueue()
         self._ended = asyncio.Event()
+        self.running = False  # does a task run in the main thread?
         self._loop: asyncio.AbstractEventLoop | None = None
 
     def fork(self) -> None:
@@ -41,7 +42,10 @@ class SoloPool(Pool):
         """Run packets in this thread until the pool is finished or closed."""
         while (packet := self._next()) is not None:
             for job in packet:
-                self._tell(self._on_outcomes, self.slots[0], [self._runner.run(job)])
+                self.running = True
+                outcome = self._runner.run(job)
+                self.running = False
+                self._tell(self._on_outcomes, self.slots[0], [outcome])
         self._tell(self._ended.set)
 
     def _next(self) -> list[Job] | None:
@@ -71,10 +75,15 @@ class SoloPool(Pool):
         self.take_back(self.slots[0])
         self.slots[0].jobs.clear()
 
+    def end(self) -> None:
+        """Wait no longer for what runs: it ends with the process."""
+        self._ended.set()
+
     async def finish(self) -> None:
         self._packets.put(None)
         await self._ended.wait()
-        self._runner.ends_child(0)
+        if not self.running:
+            self._runner.ends_child(0)
 
     def close(self) -> None:
         self._packets.put(None)

@@ -68,7 +68,7 @@ class Zygote:
 def attend(control: socket.socket, live: Callable[[int], None]) -> None:
     """Fork children as ordered and report their ends, until the parent is gone; then kill them all."""
     # The parent decides when to end. A handler, and not SIG_IGN, which children and their programs would inherit.
-    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
+    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGQUIT, signal.SIGHUP):
         signal.signal(number, lambda *_: None)
     waker, wakee = socket.socketpair()
     wakee.setblocking(False)

@@ -275,27 +275,36 @@ class Dispatcher:
             self._give_back(self._inflight.stuck(STUCK_AFTER))
 
     def _give_back(self, requests: Sequence[Request], *, suspect: bool = False) -> None:
-        """Give *requests* back to the heads of their queues."""
+        """Give *requests* back to the heads of their queues; what was acknowledged early is sent again."""
         for request in requests:
-            delivery = request.delivery
+            delivery, glance = request.delivery, request.glance
+            if request.acked:
+                self._settler.publish(Item(raw=delivery.raw, queue=delivery.queue, id=glance.id, priority=glance.priority))
+                continue
             self._settler.add(
                 Settlement(delivery=delivery, verb=Verb.GIVE_BACK, attempts=delivery.attempts, suspect=suspect or delivery.suspect)
             )
 
     async def drain(self) -> None:
-        """Give back what has not begun, and wait for what has."""
+        """Give back what has not begun, wait for what has, and give back what was ended meanwhile."""
         for slot in self._pool.slots:
             self._inflight.back([job.tag for job in self._pool.take_back(slot)])
         if self._preparing:
             await asyncio.wait(self._preparing)
-        waiting = [request for _, request, _ in self._inflight.waiting]
-        self._inflight.waiting.clear()
-        self._give_back([request for request in waiting if not request.acked])
-        for request in waiting:
-            if request.acked:  # it asked for an early acknowledgement and has not begun: it is sent again
-                glance = request.glance
-                self._settler.publish(Item(raw=request.delivery.raw, queue=request.delivery.queue, id=glance.id, priority=glance.priority))
+        self._give_back(self._inflight.stuck(0.0))
         await self._pool.finish()
+        ended = [request for request, _ in self._inflight.sent.values()]
+        for request in ended:
+            if request.acked:
+                self._worker_lost(request, WorkerLostError("The worker was told to stop and ended the task."), attempts=0, again=False)
+        self._give_back([request for request in ended if not request.acked])
+        self._give_back(self._inflight.clear())
+
+    def end(self) -> None:
+        """End what runs, for good: `drain` gives it back."""
+        if self.running:
+            logger.warning("%d task(s) still ran. They are ended and given back; no attempt is lost.", self.running)
+        self._pool.end()
 
     @property
     def running(self) -> int:

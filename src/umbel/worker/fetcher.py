@@ -54,6 +54,12 @@ class Fetcher:
 
     async def run(self) -> None:
         """Claim until told to stop."""
+        try:
+            await self._run()
+        finally:
+            self._give_up_unanswered()
+
+    async def _run(self) -> None:
         loop = asyncio.get_running_loop()
         while not self.stopped:
             if not self._lease.held() or self._room() <= 0 or self._settler.pending > MOST_UNSETTLED:
@@ -73,7 +79,6 @@ class Fetcher:
             else:
                 # After a handful of messages the next claim may be long in coming: what they acknowledge is not kept waiting.
                 self._settler.claims_flow = sum(filter(None, found)) >= FLOW
-        await self._give_up_unanswered()
 
     async def _pause(self, seconds: float) -> None:
         self.wake.clear()
@@ -124,7 +129,7 @@ class Fetcher:
         deliveries = self._broker.fetch(queue, call.limit, owner=call.owner, seq=call.seq, settle=call.settle, parked=call.parked)
         return deliveries, self._revoked.news(deliveries)
 
-    async def _give_up_unanswered(self) -> None:
+    def _give_up_unanswered(self) -> None:
         """Let the settler carry out what rode on a claim whose reply never came: settling twice changes nothing."""
         for call in self._unanswered.values():
             if call.owner == self._lease.owner:

@@ -82,7 +82,8 @@ class Keeper:
 
 def main() -> None:
     """Renew until standard input closes."""
-    for number in (signal.SIGINT, signal.SIGTERM):  # they reach the whole group; a warm stop still needs its lease
+    # They reach the whole group; a warm stop still needs its lease.
+    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGQUIT, signal.SIGHUP):
         signal.signal(number, signal.SIG_IGN)
     order: dict[str, Any] = {}
     broker = None

@@ -85,15 +85,16 @@ class Worker:
         self._say_hello()
         self.app.broker.close()  # no connection may be open over the fork
         self.app.backend.close()
-        self.pool.fork()
-        try:
-            with self.shutdown.handled_signals():
-                if isinstance(self.pool, SoloPool):
-                    self._run_beside(self.pool)
-                else:
-                    asyncio.run(self._serve())
-        finally:
-            self.pool.close()
+        with self.shutdown.seen_by_tasks():
+            self.pool.fork()
+            try:
+                with self.shutdown.handled_signals():
+                    if isinstance(self.pool, SoloPool):
+                        self._run_beside(self.pool)
+                    else:
+                        asyncio.run(self._serve())
+            finally:
+                self.pool.close()
         signals.worker_shutdown.send(sender=self)
         return self.shutdown.exitcode
 
@@ -108,6 +109,7 @@ class Worker:
         signals.celeryd_init.send(sender=self.hostname, instance=self, conf=app.conf, options=self.options)
         signals.worker_init.send(sender=self)
         conf = self.conf = app.conf.snapshot()
+        self.shutdown.patience = conf.worker_soft_shutdown_timeout
         logs.setup_logging(
             self.loglevel, self.logfile, format=conf.worker_log_format, task_format=conf.worker_task_log_format,
             color=False if self.no_color else conf.worker_log_color, hijack_root=conf.worker_hijack_root_logger,
@@ -177,6 +179,8 @@ class Worker:
                 failed.append(exc)
             finally:
                 pool.close()
+            if self.shutdown.asked and pool.running:  # a task that was given back: only the end of the process ends it
+                os._exit(1 if failed else self.shutdown.exitcode)
 
         thread = threading.Thread(target=serve, name="worker")
         thread.start()
@@ -189,7 +193,7 @@ class Worker:
 
     async def _serve(self) -> None:
         conf, app = self.conf, self.app
-        loop = self._loop = asyncio.get_running_loop()
+        loop = asyncio.get_running_loop()
         self.shutdown.watch(loop)
         broker, backend = app.broker, app.backend
         with (
@@ -209,7 +213,6 @@ class Worker:
             fetcher = Fetcher(broker, fetch_io, settler, lease, revoked, room=dispatcher.room, deliver=dispatcher.deliver)
             dispatcher.on_room, revoked.on_news = fetcher.wake.set, dispatcher.on_revoked
             self._parts = (dispatcher, settler, fetcher)
-            self.shutdown.on_cold = self._cold
             if not await self._connect(lease):
                 return
             keeper = self._keeper(lease)
@@ -230,10 +233,13 @@ class Worker:
                 fetching = services.create_task(fetcher.run(), name="fetcher")
                 consumer.info("%s ready.", self.hostname)
                 signals.worker_ready.send(sender=self)
+                self.shutdown.on_cold = lambda: loop.call_soon_threadsafe(self._cold, fetching)
                 await self.shutdown.wait()
+                if self.shutdown.patience:
+                    loop.call_later(self.shutdown.patience, dispatcher.end)
                 fetcher.stopped = True
                 fetcher.wake.set()
-                await fetching
+                await asyncio.wait([fetching])
                 await dispatcher.drain()
                 # After one lease without the broker others may have our claims, and what is not written yet runs again there.
                 if not await settler.drained(lease.lease):
@@ -307,15 +313,12 @@ class Worker:
         """Ask for a warm stop, from any thread."""
         self.shutdown.warm()
 
-    def _cold(self) -> None:
-        """End what runs: it is given back by `leave`, or, if the broker is away, by whoever recovers our lease."""
-        dispatcher, settler, fetcher = self._parts
+    def _cold(self, fetching: asyncio.Task[None]) -> None:
+        """End what runs and wait for nobody: what cannot be given back comes back when the lease ends."""
+        dispatcher, settler, _ = self._parts
         settler.hurry()
-        self._loop.call_soon_threadsafe(dispatcher.forget)
-        if isinstance(self.pool, SoloPool):
-            with contextlib.suppress(OperationalError):
-                self.app.broker.leave(fetcher.owner, self.queues)
-            os._exit(self.shutdown.exitcode)
+        fetching.cancel()
+        dispatcher.end()
 
 
 def on_terminal() -> bool:

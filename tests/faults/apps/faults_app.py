@@ -50,6 +50,22 @@ def says_when(self, number: int, due: float) -> None:
     note(f"at {number} {self.request.hostname} {time.time() - due:.6f}")
 
 
+@app.task(bind=True)
+def waits_for_the_stop(self, number: int) -> None:
+    note(f"begins {number} {self.request.stopping}")
+    while not self.request.stopping:
+        time.sleep(0.01)
+    note(f"{number}")
+
+
+@app.task(bind=True)
+async def awaits_the_stop(self, number: int) -> None:
+    note(f"begins {number} {self.request.stopping}")
+    while not self.request.stopping:  # noqa: ASYNC110 - a flag in shared memory wakes nobody
+        await asyncio.sleep(0.01)
+    note(f"{number}")
+
+
 @app.task
 def forks(number: int) -> int:
     """The child leaves as a program would: it runs on through whatever called this task."""
