@@ -63,6 +63,7 @@ def test_a_rolling_restart_loses_nothing_repeats_nothing_and_costs_no_attempt(re
             while restarts < LENGTH / EVERY:
                 goes_by(EVERY)
                 leaving = workers.pop(0)
+                leaving.waits_to_print("ready.")
                 leaving.send(signal.SIGTERM)
                 workers.append(faults.worker("-c", "2"))
                 assert leaving.exit_code(20) == 0, leaving.tail()
