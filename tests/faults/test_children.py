@@ -32,7 +32,7 @@ def test_children_killed_in_a_loop_lose_no_task(on_file, pool, concurrency):
         worker.waits_to_print("ready.")
         zygote = below(worker.pid)[0]
         kills, last = 0, time.monotonic()
-        most = 24 if pool == "prefork" else 5  # the one child of the others comes back after a second
+        most = 24 if pool == "prefork" else 3  # of the one child of the others: the fourth could bury the task that runs alone
 
         def done() -> bool:
             nonlocal kills, last
@@ -48,7 +48,7 @@ def test_children_killed_in_a_loop_lose_no_task(on_file, pool, concurrency):
         wait_for(lambda: "ready=0, delayed=0, claimed=0, parked=0" in on_file.depth(), 10, on_file.depth)
         stop(worker)
     assert on_file.numbers() == set(range(300))
-    assert kills > 3
+    assert kills >= 3
     repeated = sum(times - 1 for line, times in Counter(on_file.lines()).items() if line.isdigit())
     assert repeated <= kills * concurrency, "what was noted and not yet told may run again; nothing else"
 

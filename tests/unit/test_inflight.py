@@ -1,6 +1,7 @@
 """How much a worker claims, and which slot gets what."""
 
 import asyncio
+import time
 from collections.abc import Sequence
 
 import pytest
@@ -11,7 +12,7 @@ from umbel.execution.verdict import Request
 from umbel.pools.base import OnDeath, OnOutcomes, Pool, Slot
 from umbel.task import Task
 from umbel.wire.message import Message, encode, glance
-from umbel.worker.inflight import HORIZON, MOST, Inflight
+from umbel.worker.inflight import ALONE, HORIZON, MOST, Inflight
 
 
 class Slots(Pool):
@@ -159,3 +160,69 @@ def test_what_waits_too_long_can_be_given_back(old):
     inflight.add(requests(Long, 2))
     inflight.assign()
     assert len(inflight.stuck(old)) == (1 if old == 0 else 0)
+
+
+def sent(packets) -> list[int]:
+    return [tag for packet in packets for tag, _ in packet.requests]
+
+
+@pytest.mark.parametrize(("count", "capacity"), [(4, 1), (1, 4)])
+@pytest.mark.parametrize("marks", [{"suspect": True}, {"attempts": 1}])
+def test_one_suspect_runs_at_a_time_and_others_run_beside_it(count, capacity, marks):
+    pool = Slots(count, capacity)
+    inflight = Inflight(pool, cap=None)
+    inflight.add(requests(Long, 3, **marks))
+    [first] = inflight.assign()
+    assert inflight.assign() == []
+    inflight.add(requests(Short, 2))
+    assert len(sent(inflight.assign())) == 2
+    finish(inflight, first.slot, sent([first]), 0.001)
+    assert len(sent(inflight.assign())) == 1
+
+
+def test_a_suspect_that_has_run_for_a_while_lets_the_next_one_start(monkeypatch):
+    inflight = Inflight(Slots(2), cap=None)
+    inflight.add(requests(Long, 2, suspect=True))
+    assert len(sent(inflight.assign())) == 1
+    now = time.monotonic()
+    monkeypatch.setattr(time, "monotonic", lambda: now + ALONE + 1)
+    assert len(sent(inflight.assign())) == 1
+
+
+def test_suspects_that_wait_for_one_another_stop_no_claim_and_are_not_given_back():
+    pool = Slots(3)
+    inflight = Inflight(pool, cap=None)
+    inflight.add(requests(Long, 10, suspect=True))
+    inflight.assign()
+    assert inflight.room() == 2
+    assert inflight.stuck(-1) == []
+    inflight.add(requests(Long, 2))
+    inflight.assign()
+    assert len(inflight.stuck(-1)) == 9, "no slot is free: another worker may have one"
+
+
+def test_as_many_suspects_as_one_claim_can_bring_are_held_and_no_more():
+    inflight = Inflight(Slots(3), cap=None)
+    inflight.add(requests(Long, MOST + 1, suspect=True))
+    inflight.assign()
+    assert inflight.room() == 0
+
+
+def test_a_suspect_gets_a_slot_though_short_tasks_never_end():
+    pool = Slots(2)
+    inflight = Inflight(pool, cap=None)
+    learn(inflight, pool, Short, 0.001)
+    inflight.add(requests(Short, 60))
+    busy = inflight.assign()
+    inflight.add([*requests(Short, 200), *requests(Long, 1, suspect=True)])
+    inflight.assign()
+    for packet in busy:
+        finish(inflight, packet.slot, sent([packet]), 0.001)
+    assert any(request.alone for packet in inflight.assign() for _, request in packet.requests)
+
+
+def test_what_was_not_sent_is_taken_out_in_its_order():
+    inflight = Inflight(Slots(1), cap=None)
+    inflight.add([*requests(Long, 2), *requests(Long, 1, suspect=True), *requests(Long, 1)])
+    assert [request.alone for request in inflight.take_waiting()] == [False, False, True, False]
+    assert len(inflight) == 0

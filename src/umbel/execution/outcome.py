@@ -48,6 +48,8 @@ class Outcome(msgspec.Struct, frozen=True, array_like=True):
     meta: bytes | None = None  # the result document; None: nothing is stored
     replacement: Replacement | None = None
     reason: str = ""
+    kind: str = ""  # of a dead letter: see `umbel.broker.Evidence`
+    traceback: str = ""  # the same
 
 
 encode_jobs = msgspec.msgpack.Encoder().encode

@@ -3,26 +3,33 @@
 from __future__ import annotations
 
 import logging
+import os
 from collections.abc import Mapping
 from datetime import timedelta
 from typing import Any
 
+from msgspec import structs
+
 from umbel import signals, states
 from umbel.app import Umbel
 from umbel.backend import Record
-from umbel.broker import Verb
+from umbel.broker import Evidence, Verb
 from umbel.context import Context
 from umbel.exceptions import NotRegistered, TaskRevokedError, WorkerLostError
 from umbel.execution.failure import ErrorInfo
 from umbel.execution.request import context_of
-from umbel.execution.verdict import Refused, Request
+from umbel.execution.verdict import Lost, Refused, Request
 from umbel.meta import build_meta, encode_meta
+from umbel.pools.base import Death, signal_name
 from umbel.wire import message as wire
 
 __all__ = ["Reporter"]
 
 consumer = logging.getLogger("celery.worker.consumer")
 logger = logging.getLogger("celery.worker.request")
+
+BURIED = "It is kept as a dead letter: `umbel dead show {id}` shows it."
+LONGEST_TRACEBACK = 20_000  # characters of it that a letter keeps, the last ones
 
 
 class Reporter:
@@ -62,11 +69,28 @@ class Reporter:
             )  # fmt: skip
         return None if self._ignored(request) else self._of_state(request, states.REVOKED, TaskRevokedError(why))
 
-    def lost(self, request: Request, exc: WorkerLostError, *, again: bool) -> Record | None:
-        """Tell of a task whose process died; if it does not run *again*, return FAILURE."""
-        what = "It runs again." if again else "It does not run again."
-        logger.error("Task handler raised error: %r. Task %s[%s]: %s", exc, request.glance.task, request.glance.id, what)
-        if again:
+    def evidence(self, kind: str, *, attempts: int = 0, traceback: str = "") -> Evidence:
+        """Say why a message is put away, and by whom."""
+        return Evidence(kind=kind, node=self._node, attempts=attempts, traceback=traceback[-LONGEST_TRACEBACK:])
+
+    def post_mortem(self, death: Death, attempts: int) -> Evidence:
+        """Say how the process died in which a task had started for the *attempts*-th time."""
+        code = os.waitstatus_to_exitcode(death.status) if death.status >= 0 else death.status
+        return structs.replace(
+            self.evidence("crashed", attempts=attempts, traceback=death.traceback),
+            signal=signal_name(-code) if code < 0 else "",
+            exitcode=code if code >= 0 else None,
+            peak_memory=death.peak_memory or None,
+        )
+
+    def lost(self, request: Request, exc: WorkerLostError, verdict: Lost) -> Record | None:
+        """Tell of a task whose process died; if it does not run again, return FAILURE."""
+        name, task_id = request.glance.task, request.glance.id
+        what = "It does not run again." if verdict.failed else "It runs again."
+        if verdict.verb is Verb.BURY and not request.acked:
+            what = f"{BURIED.format(id=task_id)} When the cause is mended, `umbel dead retry {task_id}` sends it again."
+        logger.error("Task handler raised error: %r. Task %s[%s]: %s", exc, name, task_id, what)
+        if not verdict.failed:
             return None
         if signals.task_failure.receivers:
             context = self._context(request)
@@ -84,7 +108,7 @@ class Reporter:
         if refused.verb is Verb.PARK and seen is not None:
             exc = NotRegistered(seen.task)
             consumer.error(
-                "Received unregistered task of type %r.\nIt is parked until a worker comes that knows it.\n"
+                "Received unregistered task of type %r.\nIt is parked until a worker comes that knows it: `umbel parked list` shows it.\n"
                 "Did you remember to import the module containing this task?\nTask %s on queue %r.",
                 seen.task, seen.id, refused.delivery.queue,
             )  # fmt: skip
@@ -92,7 +116,9 @@ class Reporter:
                 signals.task_unknown.send(sender=self, message=refused.delivery.raw, exc=exc, name=seen.task, id=seen.id)
         elif refused.verb is Verb.BURY:
             consumer.critical(
-                "Can't decode message body on queue %r: %s. It is kept as a dead letter.", refused.delivery.queue, refused.reason
+                "Can't decode message body on queue %r: %s. It is kept as a dead letter: `umbel dead list` shows it.",
+                refused.delivery.queue,
+                refused.reason,
             )
             if signals.task_rejected.receivers:
                 signals.task_rejected.send(sender=self, message=refused.delivery.raw, exc=None)

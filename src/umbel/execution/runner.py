@@ -50,11 +50,12 @@ class Call:
     frame: Token[Any] | None = None
 
     def outcome(
-        self, action: Action, state: str, meta: bytes | None = None, *, replacement: Replacement | None = None, reason: str = ""
-    ) -> Outcome:
+        self, action: Action, state: str, meta: bytes | None = None, *, replacement: Replacement | None = None, reason: str = "",
+        kind: str = "", traceback: str = "",
+    ) -> Outcome:  # fmt: skip
         """Say what happened."""
         runtime = time.perf_counter() - self.began
-        return Outcome(self.tag, action, state, runtime, meta, replacement, reason)
+        return Outcome(self.tag, action, state, runtime, meta, replacement, reason, kind, traceback)
 
 
 class Own(NamedTuple):
@@ -132,7 +133,8 @@ class TaskRunner:
             task, request = open_request(self._app, job, node=self._node, accept=self._accept, eager=self._eager)
         except (DecodeError, ContentDisallowed, InvalidTaskError, KeyError) as exc:
             logger.error("Received invalid task message: %s\nIt is kept as a dead letter.", exc)  # noqa: TRY400 - the traceback is ours
-            return Outcome(job.tag, Action.BURY, "", time.perf_counter() - began, reason=f"{type(exc).__name__}: {exc}")
+            kind = "refused" if isinstance(exc, ContentDisallowed) else "unreadable"
+            return Outcome(job.tag, Action.BURY, "", time.perf_counter() - began, reason=f"{type(exc).__name__}: {exc}", kind=kind)
         call = Call(job.tag, task, request, request.args, request.kwargs)
         if request.callbacks or request.errbacks or request.chain or request.chord:
             return self._cannot(call)
@@ -150,7 +152,7 @@ class TaskRunner:
         )
         logger.error("%s\nIt is kept as a dead letter.", exc)
         meta = None if request.ignore_result else self._meta(call, states.FAILURE, exc)
-        return call.outcome(Action.BURY, states.FAILURE, meta, reason=str(exc))
+        return call.outcome(Action.BURY, states.FAILURE, meta, reason=str(exc), kind="unsupported")
 
     def _start(self, call: Call) -> Any:
         if signals.task_prerun.receivers:
@@ -225,7 +227,7 @@ class TaskRunner:
                     exception=error, traceback=error.__traceback__, einfo=ErrorInfo.of(error),
                 )  # fmt: skip
             logger.critical("Task %s[%s] INTERNAL ERROR: %r", call.task.name, call.request.id, error, exc_info=True)
-            return call.outcome(Action.BURY, "", reason=f"internal error after {exc!r}: {error!r}")
+            return call.outcome(Action.BURY, "", reason=f"internal error after {exc!r}: {error!r}", kind="broken")
 
     def _retried(self, call: Call, exc: Retry) -> Outcome:
         info = ErrorInfo.of(exc)
@@ -249,7 +251,7 @@ class TaskRunner:
         if exc.requeue:
             return call.outcome(Action.REQUEUE, "")
         meta = None if self._ignores(call) else self._meta(call, states.FAILURE, exc)
-        return call.outcome(Action.BURY, states.FAILURE, meta, reason=f"rejected: {exc.reason}")
+        return call.outcome(Action.BURY, states.FAILURE, meta, reason=f"rejected: {exc.reason}", kind="rejected")
 
     def _failed(self, call: Call, exc: BaseException) -> Outcome:
         info = ErrorInfo.of(exc)
@@ -268,8 +270,9 @@ class TaskRunner:
             self._log(logging.ERROR, "Task %(name)s[%(id)s] raised unexpected: %(exc)s", call, info=info, exc=repr(exc))
         self._after(call, states.FAILURE, exc, info)
         acks = task.acks_on_failure_or_timeout if task.acks_on_failure is None else task.acks_on_failure
-        bury = not acks and bool(task.acks_late)
-        return call.outcome(Action.BURY if bury else Action.ACK, states.FAILURE, meta, reason=f"failed: {exc!r}" if bury else "")
+        if acks or not task.acks_late:
+            return call.outcome(Action.ACK, states.FAILURE, meta)
+        return call.outcome(Action.BURY, states.FAILURE, meta, reason=f"failed: {exc!r}", kind="failed", traceback=info.text)
 
     def _after(self, call: Call, state: str, value: Any, info: ErrorInfo | None) -> None:
         kind: Any = type(call.task)

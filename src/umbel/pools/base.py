@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 
 from umbel.execution.outcome import Job, Outcome
 
-__all__ = ["Death", "OnDeath", "OnOutcomes", "Pool", "Slot"]
+__all__ = ["Death", "OnDeath", "OnOutcomes", "Pool", "Slot", "ended", "signal_name"]
 
 
 @dataclass(slots=True, eq=False)
@@ -51,11 +51,19 @@ class Death:
         return ", ".join(said)
 
 
+def signal_name(number: int) -> str:
+    """Return what a signal is called; real-time signals have no names of their own."""
+    try:
+        return signal.Signals(number).name
+    except ValueError:
+        return f"SIGRTMIN+{number - signal.SIGRTMIN}"
+
+
 def ended(status: int) -> str:
     """Return in words how a process ended, from what os.waitpid says."""
     code = os.waitstatus_to_exitcode(status) if status >= 0 else status
     if code < 0:
-        return f"signal {-code} ({signal.Signals(-code).name})"
+        return f"signal {-code} ({signal_name(-code)})"
     return f"exitcode {code}"
 
 

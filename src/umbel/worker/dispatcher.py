@@ -10,7 +10,7 @@ from concurrent.futures import Executor
 from typing import Any
 
 from umbel import signals
-from umbel.broker import Broker, Delivery, Item, Revocation, Settlement, Verb
+from umbel.broker import Broker, Delivery, Evidence, Item, Revocation, Settlement, Verb
 from umbel.exceptions import OperationalError, WorkerLostError
 from umbel.execution.outcome import Action, Outcome
 from umbel.execution.report import Reporter
@@ -46,6 +46,7 @@ class Dispatcher:
         self._inflight = Inflight(pool, cap=prefetch)
         self._busy = asyncio.Event()
         self._preparing: set[asyncio.Task[None]] = set()
+        self._unsent: set[int] = set()  # tags that have a slot and are being prepared: no child has seen them
         self.room = self._inflight.room
         self.on_room: Callable[[], None] = lambda: None
 
@@ -80,7 +81,8 @@ class Dispatcher:
 
     def _refuse(self, refused: Refused) -> None:
         self._reporter.refused(refused)
-        self._settler.add(Settlement(delivery=refused.delivery, verb=refused.verb, reason=refused.reason))
+        evidence = self._reporter.evidence("unknown" if refused.verb is Verb.PARK else "unreadable")
+        self._settler.add(Settlement(delivery=refused.delivery, verb=refused.verb, reason=refused.reason, evidence=evidence))
 
     def _discard(self, request: Request, why: str, *, signum: int | None = None) -> None:
         """End a task as REVOKED: it has not begun, or was terminated by *signum*."""
@@ -104,6 +106,7 @@ class Dispatcher:
             return
         for packet in self._inflight.assign():
             if any(request.alone or not (request.acked or request.task.acks_late) for _, request in packet.requests):
+                self._unsent.update(tag for tag, _ in packet.requests)
                 task = asyncio.get_running_loop().create_task(self._prepare(packet))
                 self._preparing.add(task)
                 task.add_done_callback(self._preparing.discard)
@@ -117,8 +120,10 @@ class Dispatcher:
         except OperationalError as exc:
             logger.warning("Cannot start %d task(s) now: %s", len(packet.requests), exc)
             await asyncio.sleep(LOOK_EVERY)
+            self._unsent.difference_update(tag for tag, _ in packet.requests)
             self._inflight.back([tag for tag, _ in packet.requests])
             return
+        self._unsent.difference_update(tag for tag, _ in packet.requests)
         kept &= self._inflight.sent.keys()  # all may have been forgotten meanwhile
         for tag, _ in packet.requests:
             if tag not in kept:
@@ -200,7 +205,9 @@ class Dispatcher:
                 self._settler.publish(item)
             return
         verb = Verb.BURY if outcome.action is Action.BURY else Verb.ACK if item is None else Verb.RETRY
-        self._settler.add(Settlement(delivery=delivery, verb=verb, replacement=item, reason=outcome.reason), record)
+        evidence = self._reporter.evidence(outcome.kind, traceback=outcome.traceback) if verb is Verb.BURY else Evidence()
+        settlement = Settlement(delivery=delivery, verb=verb, replacement=item, reason=outcome.reason, evidence=evidence)
+        self._settler.add(settlement, record)
 
     # Children die.
 
@@ -208,46 +215,47 @@ class Dispatcher:
         """Deal with the jobs of a child that died: what had started is counted, what had not goes to another slot."""
         pool_log.error("Process %r pid:%d exited with '%s'", death.name, death.pid, ended(death.status))
         unread = {job.tag for slot in death.slots for job in self._pool.take_back(slot)}
+        # Invariant: what is being prepared keeps its slot, or it would be sent twice.
+        tags = [tag for slot in death.slots for tag in slot.jobs if tag not in self._unsent]
+        started = [tag for tag in tags if tag in death.started or (death.vague and tag not in unread)]
+        certain = len(started) == 1 and not death.vague
+        for tag in started:
+            self._crashed(tag, death, certain=certain)
+        self._inflight.back(set(tags).difference(started))
         for slot in death.slots:
             slot.stalled = False
-            tags = set(slot.jobs)
-            for tag in tags & death.started:
-                self._crashed(tag, death)
-            rest = tags - death.started
-            if death.vague:
-                for tag in rest - unread:
-                    self._maybe_crashed(tag, death)
-                rest &= unread
-            self._inflight.back(rest)
         self._pump()
         self.on_room()
 
-    def _maybe_crashed(self, tag: int, death: Death) -> None:
-        """Deal with a task that ran beside others in a child that died: the first time it is a suspect, then it is counted."""
-        request, _ = self._inflight.sent[tag]
-        if request.alone or request.acked:
-            self._crashed(tag, death)
-        else:
-            self._inflight.take(tag)
-            self._give_back([request], suspect=True)
+    def _crashed(self, tag: int, death: Death, *, certain: bool) -> None:
+        """Deal with a task that ran, or may have run, in a child that died.
 
-    def _crashed(self, tag: int, death: Death) -> None:
+        If it ran beside others, the first time it is a suspect and no attempt is counted: of the suspects only one runs at a time.
+        """
         request = self._inflight.take(tag)
         if request is None:
             return
+        again = bool(request.task.reject_on_worker_lost)
+        if not certain and again and not request.alone and not request.acked:
+            self._give_back([request], suspect=True)
+            return
         exc = WorkerLostError(f"Worker exited prematurely: {death}")
-        self._worker_lost(request, exc, attempts=request.delivery.attempts + 1, again=bool(request.task.reject_on_worker_lost))
+        attempts = request.delivery.attempts + 1
+        self._worker_lost(request, exc, self._reporter.post_mortem(death, attempts), again=again)
 
-    def _worker_lost(self, request: Request, exc: WorkerLostError, *, attempts: int, again: bool) -> None:
-        """Decide about a task whose process died while it ran, for the *attempts*-th time."""
-        verdict = lost(attempts=attempts, most=self._most, acked=request.acked, again=again)
-        record = self._reporter.lost(request, exc, again=not verdict.failed)
+    def _worker_lost(self, request: Request, exc: WorkerLostError, evidence: Evidence, *, again: bool) -> None:
+        """Decide about a task whose process died while it ran."""
+        verdict = lost(attempts=evidence.attempts, most=self._most, acked=request.acked, again=again)
+        record = self._reporter.lost(request, exc, verdict)
         if request.acked:
             if record is not None:
                 self._settler.store(record)
             return
-        reason = f"its process died {attempts} time(s), the last time: {exc}" if verdict.verb is Verb.BURY else ""
-        self._settler.add(Settlement(delivery=request.delivery, verb=verdict.verb, attempts=attempts, reason=reason), record)
+        reason = f"its process died {evidence.attempts} time(s), the last time: {exc}" if verdict.verb is Verb.BURY else ""
+        settlement = Settlement(
+            delivery=request.delivery, verb=verdict.verb, attempts=evidence.attempts, reason=reason, evidence=evidence
+        )  # fmt: skip
+        self._settler.add(settlement, record)
 
     def recovered(self, delivery: Delivery) -> None:
         """Give back what a dead node had claimed; what has died too often is settled as failed and buried."""
@@ -255,7 +263,7 @@ class Dispatcher:
             request = admit(delivery, self._tasks, self._clock())
             if isinstance(request, Request):
                 exc = WorkerLostError("The worker was lost while the task ran.")
-                self._worker_lost(request, exc, attempts=delivery.attempts, again=True)
+                self._worker_lost(request, exc, self._reporter.evidence("crashed", attempts=delivery.attempts), again=True)
                 return
         self._settler.add(Settlement(delivery=delivery, verb=Verb.GIVE_BACK, attempts=delivery.attempts, suspect=delivery.suspect))
 
@@ -291,12 +299,17 @@ class Dispatcher:
             self._inflight.back([job.tag for job in self._pool.take_back(slot)])
         if self._preparing:
             await asyncio.wait(self._preparing)
-        self._give_back(self._inflight.stuck(0.0))
+        self._give_back(self._inflight.take_waiting())
         await self._pool.finish()
         ended = [request for request, _ in self._inflight.sent.values()]
         for request in ended:
             if request.acked:
-                self._worker_lost(request, WorkerLostError("The worker was told to stop and ended the task."), attempts=0, again=False)
+                self._worker_lost(
+                    request,
+                    WorkerLostError("The worker was told to stop and ended the task."),
+                    self._reporter.evidence("crashed"),
+                    again=False,
+                )
         self._give_back([request for request in ended if not request.acked])
         self._give_back(self._inflight.clear())
 

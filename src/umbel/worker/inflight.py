@@ -2,6 +2,9 @@
 
 How much is claimed adapts to how long tasks run. A task whose run time is known to be short travels in packets, as much
 as fits into the next 50 ms; any other goes by itself, to a slot that has nothing to do.
+
+What may have killed its process waits apart, and starts while no other such task has just started: when the process or the
+node dies, one is counted and no other. After its first seconds the next may start beside it, so that long ones do not queue up.
 """
 
 from __future__ import annotations
@@ -10,6 +13,7 @@ import time
 from collections import deque
 from collections.abc import Iterable
 from dataclasses import dataclass
+from operator import itemgetter
 
 from umbel.execution.outcome import Job, Outcome
 from umbel.execution.verdict import Request
@@ -22,6 +26,7 @@ SHORT = 0.01  # seconds: what runs longer travels alone
 PACKET_JOBS, PACKET_SECONDS = 64, 0.005
 MOST = 500  # messages in one claim
 LONG = 1e9
+ALONE = 10.0  # seconds of a suspect's run in which no other suspect starts
 QUICKEST = 2e-5  # seconds: no task is taken to be quicker
 
 
@@ -54,7 +59,7 @@ class Packet:
 
 
 class Inflight:
-    """Requests by their tag. Invariant: a request is in exactly one of `waiting` and the jobs of one slot."""
+    """Requests by their tag. Invariant: a request is in exactly one of `waiting`, `suspects` and the jobs of one slot."""
 
     def __init__(self, pool: Pool, *, cap: int | None) -> None:
         self._pool = pool
@@ -64,17 +69,21 @@ class Inflight:
         self._overall: Measure | None = None
         self._load: dict[Slot, float] = dict.fromkeys(pool.slots, 0.0)
         self.waiting: deque[tuple[int, Request, float]] = deque()
+        self.suspects: deque[tuple[int, Request, float]] = deque()
+        self._began: dict[int, float] = {}  # when the suspects that run were sent
         self.sent: dict[int, tuple[Request, Slot]] = {}
 
     def __len__(self) -> int:
-        return len(self.waiting) + len(self.sent)
+        return len(self.waiting) + len(self.suspects) + len(self.sent)
 
     def room(self) -> int:
         """Return how many messages could start within the horizon. Less than a quarter of it is not worth a claim."""
+        if len(self.suspects) >= MOST:  # these do not count below, or a few of them would stop a worker that has free slots
+            return 0
         slots = [slot for slot in self._pool.slots if slot.pid and not slot.stalled]
         free = sum(max(0, slot.capacity - len(slot.jobs)) for slot in slots)
         if self._cap is not None:
-            return max(0, min(MOST, self._cap * sum(s.capacity for s in self._pool.slots) - len(self)))
+            return max(0, min(MOST, self._cap * sum(s.capacity for s in self._pool.slots) - len(self.waiting) - len(self.sent)))
         if self._overall is None or self._overall.mean >= SHORT or (slots and slots[0].capacity > 1):
             return max(0, min(MOST, free - len(self.waiting)))
         seconds = sum(max(0.0, HORIZON - self._load[slot]) for slot in slots)
@@ -87,7 +96,7 @@ class Inflight:
         """Let *requests* wait for a slot."""
         now = time.monotonic()
         for request in requests:
-            self.waiting.append((self._next_tag, request, now))
+            (self.suspects if request.alone else self.waiting).append((self._next_tag, request, now))
             self._next_tag += 1
 
     def expected(self, request: Request) -> float:
@@ -98,30 +107,46 @@ class Inflight:
     def assign(self) -> list[Packet]:
         """Give waiting requests to slots, as far as they can start soon, and return what to send."""
         packets: dict[Slot, list[tuple[int, Request]]] = {}
+        kept = self._assign_suspect(packets)
         left: deque[tuple[int, Request, float]] = deque()
         full = False
         for tag, request, since in self.waiting:
             expected = self.expected(request)
-            slot = None if full else self._slot(expected, request)
+            slot = None if full else self._slot(expected, kept)
             if slot is None:
                 left.append((tag, request, since))
                 full = full or expected < LONG  # what is longer may still find no slot, but a short one finds none either
                 continue
-            if not slot.jobs:
-                slot.heard = time.monotonic()
-            slot.jobs[tag] = expected
-            self._load[slot] += expected
-            self.sent[tag] = (request, slot)
-            packets.setdefault(slot, []).append((tag, request))
+            self._put(packets, slot, tag, request, expected)
         self.waiting = left
         return [packet for slot, requests in packets.items() for packet in self._cut(slot, requests)]
 
-    def _slot(self, expected: float, request: Request) -> Slot | None:
-        """Return the slot that has the least to do, if *expected* seconds more may be given to it."""
-        counted = request.delivery.attempts > 0
+    def _assign_suspect(self, packets: dict[Slot, list[tuple[int, Request]]]) -> Slot | None:
+        """Let the first suspect start if it may; return the slot that must get nothing more, so that it can soon."""
+        now = time.monotonic()
+        if not self.suspects or any(now - began < ALONE for began in self._began.values()):
+            return None
+        slot = self._slot(LONG, None)
+        if slot is None:
+            return min((s for s in self._pool.slots if s.pid and s.capacity == 1), key=self._load.__getitem__, default=None)
+        tag, request, _ = self.suspects.popleft()
+        self._began[tag] = now
+        self._put(packets, slot, tag, request, LONG)
+        return None
+
+    def _put(self, packets: dict[Slot, list[tuple[int, Request]]], slot: Slot, tag: int, request: Request, expected: float) -> None:
+        if not slot.jobs:
+            slot.heard = time.monotonic()
+        slot.jobs[tag] = expected
+        self._load[slot] += expected
+        self.sent[tag] = (request, slot)
+        packets.setdefault(slot, []).append((tag, request))
+
+    def _slot(self, expected: float, kept: Slot | None) -> Slot | None:
+        """Return the slot that has the least to do, but not *kept*, if *expected* seconds more may be given to it."""
         best, least = None, HORIZON
         for slot in self._pool.slots:
-            if not slot.pid or slot.stalled or (counted and slot.capacity > 1 and self._has_counted(slot)):
+            if not slot.pid or slot.stalled or slot is kept:
                 continue
             if len(slot.jobs) < slot.capacity and (slot.capacity > 1 or not slot.jobs):
                 return slot
@@ -129,10 +154,6 @@ class Inflight:
             if slot.capacity == 1 and load < least:
                 best, least = slot, load
         return best if expected < LONG else None
-
-    def _has_counted(self, slot: Slot) -> bool:
-        """Answer whether a task runs there that has died before: its next death must not be counted for another such task."""
-        return any(self.sent[tag][0].delivery.attempts for tag in slot.jobs)
 
     def _cut(self, slot: Slot, requests: list[tuple[int, Request]]) -> list[Packet]:
         """Cut what a slot gets into packets: what it has not begun to read can be taken back."""
@@ -167,6 +188,7 @@ class Inflight:
         return request
 
     def _release(self, slot: Slot, tag: int) -> None:
+        self._began.pop(tag, None)
         expected = slot.jobs.pop(tag, 0.0)
         self._load[slot] = max(0.0, self._load[slot] - expected) if slot.jobs else 0.0
 
@@ -177,7 +199,7 @@ class Inflight:
             found = self.sent.pop(tag, None)
             if found is not None:
                 self._release(found[1], tag)
-                self.waiting.appendleft((tag, found[0], now))
+                (self.suspects if found[0].alone else self.waiting).appendleft((tag, found[0], now))
 
     def take(self, tag: int) -> Request | None:
         """Take a request out without learning anything."""
@@ -196,17 +218,30 @@ class Inflight:
         return found
 
     def stuck(self, seconds: float) -> list[Request]:
-        """Take out the requests that have waited longer than *seconds*: another worker may have a free slot."""
+        """Take out the requests that have waited longer than *seconds*: another worker may have a free slot.
+
+        A suspect that waits only for another one is kept: given back, it would be claimed again at once.
+        """
         limit = time.monotonic() - seconds
-        old = [request for _, request, since in self.waiting if since < limit]
+        old = [entry for entry in self.waiting if entry[2] < limit]
         self.waiting = deque(entry for entry in self.waiting if entry[2] >= limit)
-        return old
+        if self.suspects and not any(slot.pid and len(slot.jobs) < slot.capacity for slot in self._pool.slots):
+            old += [entry for entry in self.suspects if entry[2] < limit]
+            self.suspects = deque(entry for entry in self.suspects if entry[2] >= limit)
+        return [request for _, request, _ in sorted(old, key=itemgetter(0))]
+
+    def take_waiting(self) -> list[Request]:
+        """Take out all requests that were not sent, in their order."""
+        waited = sorted([*self.suspects, *self.waiting], key=itemgetter(0))
+        self.waiting.clear()
+        self.suspects.clear()
+        return [request for _, request, _ in waited]
 
     def clear(self) -> list[Request]:
         """Forget everything and return what waited."""
-        waited = [request for _, request, _ in self.waiting]
-        self.waiting.clear()
+        waited = self.take_waiting()
         self.sent.clear()
+        self._began.clear()
         for slot in self._pool.slots:
             slot.jobs.clear()
             slot.stalled = False
