@@ -44,7 +44,7 @@ class Stage:
             self.url = f"sqlite:///{folder}/umbel.sqlite3"
         self.env = {
             **os.environ, "CHAOS_BROKER": self.url, "CHAOS_BACKEND": self.url, "CHAOS_LEASE": str(lease), "CHAOS_LEDGER": str(self.ledger),
-            "C_FORCE_ROOT": "1", "PYTHONPATH": str(APPS),
+            "C_FORCE_ROOT": "1", "PYTHONPATH": os.pathsep.join(filter(None, (str(APPS), os.environ.get("PYTHONPATH")))),
         }  # fmt: skip
 
     def worker(self, *options):
