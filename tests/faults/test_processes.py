@@ -106,3 +106,18 @@ def test_two_workers_whose_parents_are_killed_in_turn_lose_nothing(on_file):
 
 def command_of(pid: int) -> str:
     return subprocess.run(["ps", "-o", "args=", "-p", str(pid)], capture_output=True, text=True, check=False).stdout
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(180)
+@pytest.mark.parametrize("pool", ["threads", "solo"])
+def test_a_task_that_holds_the_interpreters_lock_for_a_minute_runs_once(on_file, pool):
+    on_file.env["LEDGER_LEASE"] = "10"
+    on_file.send("holds_the_lock.delay(1, 60)")
+    with on_file.worker("-P", pool, "-c", "2") as first:
+        first.waits_to_print("holds_the_lock[")
+        with on_file.worker("-c", "1"):  # would take it over if the lease lapsed
+            wait_for(lambda: on_file.numbers() == {1}, 100, on_file.logs)
+            wait_for(lambda: on_file.depth() == EMPTY, 10, on_file.logs)
+        stop(first)
+    assert on_file.times("1") == 1

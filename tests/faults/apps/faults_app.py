@@ -66,6 +66,25 @@ async def awaits_the_stop(self, number: int) -> None:
     note(f"{number}")
 
 
+@app.task(bind=True, max_retries=3)
+def begins_and_retries(self, number: int, seconds: float) -> str:
+    """Ask for a retry at the first run of each delivery; the run after it says by whom it was run."""
+    note(f"begins {number} {os.getpid()}")
+    if not self.request.retries:
+        time.sleep(seconds)
+        raise self.retry(countdown=0.05)
+    note(f"{number}")
+    return f"{self.request.hostname}"
+
+
+@app.task(bind=True)
+def begins_and_tells(self, number: int, seconds: float) -> str:
+    note(f"begins {number} {os.getpid()}")
+    time.sleep(seconds)
+    note(f"{number}")
+    return f"{self.request.hostname}"
+
+
 @app.task
 def forks(number: int) -> int:
     """The child leaves as a program would: it runs on through whatever called this task."""
