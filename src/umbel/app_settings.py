@@ -16,6 +16,7 @@ from umbel.queues import consumed_queues, describe_queues, router_of
 from umbel.routing import Queue
 from umbel.signals import Signal
 from umbel.wire.serializers import content_types
+from umbel.wire.size import limit_of
 
 if TYPE_CHECKING:
     from umbel.backend import ResultBackend
@@ -104,7 +105,7 @@ class ConfiguredApp:
         conf = self.conf
         (kind,) = content_types([conf.result_serializer])
         accept = content_types(conf.result_accept_content or conf.accept_content)
-        return decode_meta(data, content_type=kind, content_encoding="utf-8", accept=accept)
+        return decode_meta(data, content_type=kind, content_encoding="utf-8", accept=accept, limit=limit_of(conf.result_max_size))
 
     # --- drivers
 

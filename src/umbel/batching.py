@@ -12,7 +12,7 @@ from concurrent.futures import Future
 from typing import TYPE_CHECKING
 
 from umbel import publish, states
-from umbel.exceptions import BackendUnavailable
+from umbel.exceptions import BackendUnavailable, SerializationError
 
 if TYPE_CHECKING:
     from umbel.app import Umbel
@@ -153,12 +153,19 @@ class Watcher:
     def _look(self, ids: list[str]) -> bool:
         found = False
         for task_id, data in zip(ids, self._app.backend.get(ids), strict=True):
-            if data is not None and self._app.read_meta(data).get("status") in states.READY_STATES:
+            if data is not None and self._ended(data):
                 found = True
                 for future in self._take(task_id):
                     if future.set_running_or_notify_cancel():
                         future.set_result(data)
         return found
+
+    def _ended(self, data: bytes) -> bool:
+        """Tell whether a document is final. One that cannot be read is: who waits for it is told when reading it, nobody else."""
+        try:
+            return self._app.read_meta(data)["status"] in states.READY_STATES
+        except SerializationError:
+            return True
 
     def _fail(self, ids: list[str], exc: BaseException) -> None:
         for task_id in ids:

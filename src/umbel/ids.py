@@ -9,9 +9,10 @@ import threading
 import uuid as stdlib_uuid
 from functools import lru_cache
 
-__all__ = ["anon_nodename", "gethostname", "node_format", "nodename", "nodesplit", "reply_oid", "uuid", "uuids"]
+__all__ = ["LONGEST_NAME", "anon_nodename", "gethostname", "is_name", "node_format", "nodename", "nodesplit", "reply_oid", "uuid", "uuids"]
 
 DEFAULT_NAME = "celery"
+LONGEST_NAME = 1024  # characters of a task's name or id: it becomes a key, and stands in every line about it
 _FORMAT = re.compile(r"%(.)")
 _VARIANT = {digit: "89ab"[int(digit, 16) & 3] for digit in "0123456789abcdef"}
 
@@ -31,6 +32,11 @@ def uuids(count: int) -> list[str]:
 def _uuid4(digits: str) -> str:
     """Write 32 random hexadecimal digits as an id."""
     return f"{digits[:8]}-{digits[8:12]}-4{digits[13:16]}-{_VARIANT[digits[16]]}{digits[17:20]}-{digits[20:]}"
+
+
+def is_name(text: object) -> bool:
+    """Whether *text* may be the name or the id of a task: not empty, not too long, and without anything that a terminal obeys."""
+    return isinstance(text, str) and 0 < len(text) <= LONGEST_NAME and text.isprintable()
 
 
 def gethostname() -> str:

@@ -6,9 +6,14 @@ from collections.abc import Mapping
 from datetime import datetime
 from typing import TYPE_CHECKING, Any
 
+import msgspec
+
 from umbel import states
+from umbel.exceptions import DecodeError
 from umbel.wire import failures
+from umbel.wire.saferepr import one_line, saferepr
 from umbel.wire.serializers import compress, decode, decompress, encode
+from umbel.wire.size import DEFAULT_LIMIT, check_written
 
 if TYPE_CHECKING:
     from umbel.context import Context
@@ -16,6 +21,31 @@ if TYPE_CHECKING:
 __all__ = ["build_meta", "decode_meta", "encode_meta", "result_of"]
 
 COMPRESSED = b"\x00celery-compressed\x00"
+
+
+class _Link(msgspec.Struct, array_like=True):
+    """The result of a child, as `AsyncResult.as_tuple` writes it."""
+
+    head: _Head
+    children: Any = None
+
+
+class _Head(msgspec.Struct, array_like=True):
+    id: str
+    parent: _Link | None = None
+
+
+class _Document(msgspec.Struct):
+    """What a reader relies on; who wrote the rest, and why, is not our business."""
+
+    status: str
+    traceback: str | None = None
+    date_done: Any = None  # a text, or a time where the serializer knows times
+    children: list[_Link] | None = None
+    name: str | None = None
+    worker: str | None = None
+    queue: str | None = None
+    retries: int | None = None
 
 
 def build_meta(
@@ -57,7 +87,7 @@ def build_meta(
         if request.parent_id:
             meta["parent_id"] = request.parent_id
         if extended:
-            meta.update(_extended(request))
+            meta.update({name: value for name, value in _extended(request).items() if name not in meta})  # no stamp over a field of ours
     meta["task_id"] = task_id
     if fence:
         meta["fence"] = fence
@@ -75,25 +105,28 @@ def _extended(request: Context) -> dict[str, Any]:
     }
     if request.stamped_headers:
         fields["stamped_headers"] = request.stamped_headers
-        fields.update(request.stamps or {})
+        fields = {**(request.stamps or {}), **fields}
     return fields
 
 
-def encode_meta(meta: Mapping[str, Any], *, serializer: str = "json", compression: str | None = None) -> bytes:
-    """Write a document.
+def encode_meta(meta: Mapping[str, Any], *, serializer: str = "json", compression: str | None = None, limit: int = DEFAULT_LIMIT) -> bytes:
+    """Write a document of at most *limit* bytes.
 
     Raises:
-        EncodeError: its result cannot be written.
+        EncodeError: its result cannot be written, or is too large.
     """
     data = encode(serializer, meta)[2]
+    check_written(f"The result document of {saferepr(meta.get('task_id'), 60)}", len(data), limit, "result_max_size")
     if compression:
         mime, data = compress(data, compression)
         data = COMPRESSED + mime.encode() + b"\x00" + data
     return data
 
 
-def decode_meta(data: bytes, *, content_type: str, content_encoding: str, accept: frozenset[str]) -> dict[str, Any]:
-    """Read a document; a compressed one says so itself.
+def decode_meta(
+    data: bytes, *, content_type: str, content_encoding: str, accept: frozenset[str], limit: int = DEFAULT_LIMIT
+) -> dict[str, Any]:
+    """Read a document; a compressed one says so itself, and may unpack to *limit* bytes.
 
     Raises:
         DecodeError: it is not one.
@@ -101,9 +134,15 @@ def decode_meta(data: bytes, *, content_type: str, content_encoding: str, accept
     """
     if data.startswith(COMPRESSED):
         mime, _, packed = data[len(COMPRESSED) :].partition(b"\x00")
-        data = decompress(packed, mime.decode())
-    meta: dict[str, Any] = decode(data, content_type, content_encoding, accept)
-    return meta
+        data = decompress(packed, mime.decode("latin-1"), limit=limit)
+    meta = decode(data, content_type, content_encoding, accept)
+    try:
+        done = msgspec.convert(meta, _Document).date_done
+        if done is not None and not isinstance(done, datetime):
+            datetime.fromisoformat(done)
+    except (ValueError, TypeError, RecursionError) as exc:
+        raise DecodeError(f"What is stored is not the document of a result: {one_line(exc)}. It starts {saferepr(meta, 60)}") from exc
+    return dict(meta)
 
 
 def result_of(meta: Mapping[str, Any]) -> Any:

@@ -21,7 +21,7 @@ from umbel.attempts import deliver
 from umbel.broker import Item
 from umbel.current import current_frame, worker_frame
 from umbel.exceptions import EncodeError, NotSupported
-from umbel.ids import anon_nodename, reply_oid, uuid, uuids
+from umbel.ids import LONGEST_NAME, anon_nodename, is_name, reply_oid, uuid, uuids
 from umbel.moments import Moment, moment
 from umbel.routing import Destination
 from umbel.signals import after_task_publish, before_task_publish
@@ -29,6 +29,7 @@ from umbel.wire import message as wire
 from umbel.wire.jsontypes import dumps
 from umbel.wire.saferepr import saferepr
 from umbel.wire.serializers import compress, encode
+from umbel.wire.size import check_written, limit_of
 from umbel.wire.stencil import Slip, Stencil
 
 if TYPE_CHECKING:
@@ -72,6 +73,7 @@ class Form:
     queue: str
     priority: int
     ignored: bool
+    largest: int  # bytes
 
 
 @dataclass(frozen=True, slots=True)
@@ -90,6 +92,7 @@ class Plan:
     inherits_priority: bool
     delays_in_broker: bool
     depth: int  # of nested values in argsrepr
+    largest: int  # bytes of a message
     form: Form | None = None  # None: calls differ in more than their arguments, or are not JSON
 
 
@@ -108,11 +111,13 @@ def _with_form(plan: Plan, name: str) -> Plan:
     # In a context of its own, where no task runs from which it could inherit.
     example = Context().run(_letter, plan, name, args, {}, {}, slip, tell=False)
     stencil = Stencil(example.item.raw, slip, _plain_body(args, {}))
-    return replace(plan, form=Form(stencil, example.item.queue, example.item.priority, example.ignored))
+    return replace(plan, form=Form(stencil, example.item.queue, example.item.priority, example.ignored, plan.largest))
 
 
 def _make_plan(app: Umbel, name: str, task: Task[..., Any] | None) -> Plan:
     conf = app.conf
+    if not is_name(name):
+        raise ValueError(f"The name of a task is {saferepr(name, 60)}. It must be a text of 1 to {LONGEST_NAME} printable characters.")
     if task is not None:
         _refuse_limits(task)
     defaults = {key: value for key in CALL_ATTRIBUTES if (value := getattr(task, key, None)) is not None}
@@ -130,6 +135,7 @@ def _make_plan(app: Umbel, name: str, task: Task[..., Any] | None) -> Plan:
         inherits_priority=conf.task_inherit_parent_priority,
         delays_in_broker=conf.task_delay_for != "celery",
         depth=conf.task_repr_maxlevels,
+        largest=limit_of(conf.task_message_max_size),
     )
 
 
@@ -178,6 +184,8 @@ def _filled(form: Form, name: str, args: Sequence[Any], kwargs: Mapping[str, Any
         raw = form.stencil.fill(slip, _plain_body(args, kwargs))
     except EncodeError as exc:
         raise _unsendable(name, exc) from exc
+    if len(raw) > form.largest:
+        _check_size(name, len(raw), form.largest)
     return Draft(name, Item(raw=raw, queue=form.queue, id=slip.id, priority=form.priority), form.ignored)
 
 
@@ -205,6 +213,10 @@ def _letter(
     if destination.options:
         options = {**destination.options, **options}
     if options.get("task_id"):
+        if not is_name(options["task_id"]):
+            raise ValueError(
+                f"task_id is {saferepr(options['task_id'], 60)}. It must be a text of 1 to {LONGEST_NAME} printable characters."
+            )
         slip = msgspec.structs.replace(slip, id=options["task_id"])
     due, expires = (None, None) if not options else _times(app, options)
     headers = _headers(plan, slip, options)
@@ -348,10 +360,17 @@ def _encode(
         raise _unsendable(headers["task"], exc) from exc
     compression = options.get("compression") or plan.compression
     if compression:
+        _check_size(headers["task"], len(data), plan.largest)
         headers["compression"], data = compress(data, compression)
-    return wire.encode(
-        wire.Message(headers=headers, properties=properties, body=data, content_type=content_type, content_encoding=content_encoding),
-    )
+    message = wire.Message(headers=headers, properties=properties, body=data, content_type=content_type, content_encoding=content_encoding)
+    raw = wire.encode(message)
+    _check_size(headers["task"], len(raw), plan.largest)
+    return raw
+
+
+def _check_size(name: str, size: int, largest: int) -> None:
+    """Refuse a call whose message, or whose body before it is compressed, is too large."""
+    check_written(f"The message of a call of {name}", size, largest, "task_message_max_size")
 
 
 def publish(app: Umbel, drafts: Sequence[Draft], retry: bool | None = None, policy: Mapping[str, Any] | None = None) -> None:

@@ -9,6 +9,8 @@ from umbel.exceptions import TaskPredicate
 
 __all__ = ["RetryPolicy"]
 
+MOST_DOUBLINGS = 62  # a delay beyond the age of the universe; the count of retries comes from outside
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RetryPolicy:
@@ -34,5 +36,5 @@ class RetryPolicy:
         if not self.backoff:
             return self.default_delay
         # Whole numbers, as in Celery: a retry of a fractional second is below what its delays promise.
-        delay = min(self.backoff_max, max(1, int(self.backoff)) * 2**retries)
+        delay = min(self.backoff_max, max(1, int(self.backoff)) * 2 ** min(retries, MOST_DOUBLINGS))
         return rng.randrange(int(delay) + 1) if self.jitter else delay

@@ -251,6 +251,8 @@ _ALL = (
     _("broker_publish_timeout", "float", 2.0, "seconds", "The longest that `delay()` waits for the broker before it raises.", IMPLEMENTED, None),
     _("broker_publish_breaker", "bool", True, "", "Whether calls fail at once while no connection to the broker can be made. One call tries again after 1 s, later every 5 s.", IMPLEMENTED, None),
     _("task_delay_for", "'umbel'|'celery'", "umbel", "", "Who consumes delayed tasks: umbel's broker holds them back, Celery's workers do it themselves.", IMPLEMENTED, None),
+    _("task_message_max_size", "int|none", 67108864, "bytes", "The most that a message may have, packed or unpacked: a larger call raises, a worker buries what is larger; 0 or None sets no limit.", IMPLEMENTED, None),
+    _("result_max_size", "int|none", 67108864, "bytes", "The same for the document of a result: a task that returns more has failed; 0 or None sets no limit.", IMPLEMENTED, None),
     _("task_max_deliveries", "int", 3, "deliveries", "How often a task may take its process down before its message is buried.", IMPLEMENTED, None),
     _("task_revoke_expires", "timedelta|float", timedelta(days=31), "seconds", "How long a revoked id is remembered: longer than its message may be delayed.", IMPLEMENTED, None),
     _("worker_lease", "float", 10.0, "seconds", "How long a silent worker keeps its messages.", IMPLEMENTED, None),

@@ -16,6 +16,7 @@ from umbel.meta import build_meta, encode_meta
 from umbel.result import AsyncResult, EagerResult
 from umbel.retry import RetryPolicy
 from umbel.retrying import build_retry, retry_policy_of
+from umbel.wire.size import limit_of
 
 if TYPE_CHECKING:
     from umbel.app import Umbel
@@ -311,7 +312,9 @@ class Task(Generic[P, R]):
         document = build_meta(
             task_id or request.id or "", state or states.STARTED, meta, request=request, extended=conf.result_extended, fence=request.fence
         )
-        data = encode_meta(document, serializer=conf.result_serializer, compression=conf.result_compression)
+        data = encode_meta(
+            document, serializer=conf.result_serializer, compression=conf.result_compression, limit=limit_of(conf.result_max_size)
+        )
         self.app.backend.store(
             [Record(id=document["task_id"], state=document["status"], meta=data, fence=request.fence, expires=self.app.result_expires)]
         )

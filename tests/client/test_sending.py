@@ -5,6 +5,7 @@ import sys
 from base64 import b64decode
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
+from uuid import uuid4
 
 import pytest
 
@@ -283,3 +284,23 @@ def test_a_shared_task_finds_the_app_of_whoever_calls(app):
     with ThreadPoolExecutor(1) as other_thread:
         other_thread.submit(shared.delay).result()
     assert [message["headers"]["task"] for message in sent(app)] == ["client.shared_one"]
+
+
+def test_a_call_that_is_too_large_is_refused_with_its_size_and_what_to_do(app):
+    app.conf.task_message_max_size = 1000
+    task = app.task(lambda text: text, name="large")
+    for options in ({}, {"priority": 1}, {"compression": "zlib"}):
+        with pytest.raises(EncodeError, match=r"large has \d+ bytes; task_message_max_size allows 1000\. Put large data in a store .*None"):
+            task.apply_async(("x" * 2000,), **options)
+    app.conf.task_message_max_size = None
+    task.delay("x" * 2000)
+    app.conf.task_message_max_size = 0
+    task.delay("x" * 2000)
+
+
+@pytest.mark.parametrize("id", ["a\nb", "\x1b[2J", "x" * 1025, uuid4(), 5, "\ud800"])
+def test_an_id_that_no_line_of_a_log_could_hold_is_refused_at_the_call(app, id):
+    with pytest.raises(ValueError, match=r"task_id is .* printable characters"):
+        app.send_task("a", task_id=id)
+    with pytest.raises(ValueError, match="name of a task"):
+        app.send_task("a\nb")

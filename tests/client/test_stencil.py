@@ -10,9 +10,11 @@ from hypothesis import strategies as st
 
 from umbel import Celery, publish, uuid
 from umbel.exceptions import EncodeError
+from umbel.ids import LONGEST_NAME
 from umbel.signals import after_task_publish
 from umbel.wire.stencil import Slip, Stencil
 
+printable = st.characters(exclude_categories=("C", "Z"))  # of which names are made
 plain = st.none() | st.booleans() | st.integers() | st.floats() | st.text() | st.binary() | st.uuids() | st.decimals() | st.datetimes()
 values = st.recursive(plain, lambda inner: st.lists(inner) | st.dictionaries(st.text(), inner) | st.tuples(inner), max_leaves=12)
 ATTRIBUTES = {
@@ -67,7 +69,7 @@ def on(app, name="stencil.f", **options):
 @given(
     args=st.lists(values, max_size=3),
     kwargs=st.dictionaries(st.text(), values, max_size=3),
-    name=st.text(min_size=1),
+    name=st.text(printable, min_size=1, max_size=LONGEST_NAME),
     attributes=st.fixed_dictionaries({}, optional=ATTRIBUTES),
     settings=st.fixed_dictionaries({}, optional=SETTINGS),
 )

@@ -49,3 +49,8 @@ def test_jitter_spreads_a_delay_from_nothing_to_all_of_it():
 
 def test_a_task_that_was_retried_without_end_still_has_a_delay():
     assert RetryPolicy(backoff=3, jitter=False).delay(5000, Random(1)) == 600
+
+
+def test_a_forged_count_of_retries_costs_no_time_and_no_memory():
+    policy = RetryPolicy(backoff=1, jitter=False)
+    assert policy.delay(2**31 - 1, Random(1)) == 600.0

@@ -118,3 +118,53 @@ def test_a_time_that_is_none_is_an_error(text):
 def test_a_task_whose_process_died_runs_again_until_it_has_died_three_times(attempts, acked, again, verb, failed):
     verdict = lost(attempts=attempts, most=3, acked=acked, again=again)
     assert (verdict.verb, verdict.attempts, verdict.failed) == (verb, attempts, failed)
+
+
+def raw_of(headers: dict, body: str = "W10=", **properties) -> bytes:
+    return json.dumps({"body": body, "headers": headers, "properties": {"body_encoding": "base64", **properties}}).encode()
+
+
+PICKLED_V1 = json.dumps({"body": "gASVAAAA", "content-type": "application/x-python-serialize", "content-encoding": "binary",
+                         "headers": {}, "properties": {"body_encoding": "base64"}}).encode()  # fmt: skip
+LATER = "2099-01-01T00:00:00"
+
+
+@pytest.mark.parametrize(
+    ("raw", "reason"),
+    [
+        (PICKLED_V1, "untrusted content"),
+        (raw_of({"task": "known", "id": "1", "eta": LATER}, body="a"), "not base64"),
+        (raw_of({"task": "known", "id": "1", "eta": LATER, "x": {"__type__": "uuid", "__value__": 1}}), "not a value"),
+        (raw_of({"task": "known", "id": "1\n[INFO] forged"}), "printable"),
+        (raw_of({"task": "known", "id": "\x1b[2J"}), "printable"),
+        (raw_of({"task": "known", "id": "\ud800"}), "printable"),
+        (raw_of({"task": "known", "id": "x" * 1025}), "1024"),
+        (raw_of({"task": "known", "id": "1", "retries": -1}), "retries"),
+        (raw_of({"task": "known", "id": "1", "retries": 1 << 40}), "retries"),
+        (raw_of({"task": "known", "id": "1", "timelimit": {}}), "timelimit"),
+        (raw_of({"task": "known", "id": "1", "group_index": "0"}), "group_index"),
+        (raw_of({"task": "known", "id": "1", "eta": "9" * 5000}), "is not an ISO 8601 time"),
+    ],
+)
+def test_whatever_a_message_holds_it_is_refused_and_nothing_is_raised(raw, reason):
+    refused = admit(Delivery(queue="q", tag="t", owner="w", raw=raw, fence=1), TASKS, NOW)
+    assert isinstance(refused, Refused)
+    assert refused.verb is Verb.BURY
+    assert reason in refused.reason
+    assert refused.reason.isprintable()
+    assert len(refused.reason) < 1100
+
+
+def test_a_message_above_the_limit_is_buried_with_both_sizes_and_what_to_do():
+    held = delivery()
+    refused = admit(held, TASKS, NOW, limit=100)
+    assert isinstance(refused, Refused)
+    assert f"it has {len(held.raw)} bytes; task_message_max_size allows 100 here. Put large data in a store" in refused.reason
+    assert isinstance(admit(held, TASKS, NOW, limit=len(held.raw)), Request)
+
+
+@pytest.mark.parametrize(("said", "meant"), [(10**30, 255), (-5, 0), (None, 0), (9, 9)])
+def test_a_priority_counts_as_the_nearest_that_there_is(said, meant):
+    request = admit(Delivery(queue="q", tag="t", owner="w", raw=raw_of({"task": "known", "id": "1"}, priority=said), fence=1), TASKS, NOW)
+    assert isinstance(request, Request)
+    assert request.glance.priority == meant

@@ -16,12 +16,13 @@ from umbel.backend import Record
 from umbel.broker import Evidence, Verb
 from umbel.context import Context
 from umbel.exceptions import NotRegistered, TaskRevokedError, WorkerLostError
+from umbel.execution.documents import Documents
 from umbel.execution.failure import ErrorInfo
 from umbel.execution.request import context_of
 from umbel.execution.verdict import Lost, Refused, Request
-from umbel.meta import build_meta, encode_meta
 from umbel.pools.base import Death, signal_name
 from umbel.wire import message as wire
+from umbel.wire.size import limit_of
 
 __all__ = ["Reporter"]
 
@@ -37,8 +38,7 @@ class Reporter:
 
     def __init__(self, app: Umbel, conf: Mapping[str, Any], *, node: str) -> None:
         self._app, self._node = app, node
-        self._serializer, self._compression = conf["result_serializer"], conf["result_compression"]
-        self._extended = bool(conf["result_extended"])
+        self._documents, self._limit = Documents(app, conf), limit_of(conf["task_message_max_size"])
         self._expires = seconds(conf["result_expires"])
         failures = conf["result_failure_expires"]
         self._failure_expires = self._expires if failures is None else seconds(failures)
@@ -129,22 +129,17 @@ class Reporter:
         return bool(request.task.ignore_result if header is None else header)
 
     def _context(self, request: Request) -> Context:
-        message = wire.decode(request.delivery.raw)
         try:
-            args, kwargs, embed = wire.payload(message, self._accept)
-        except Exception:  # noqa: BLE001 - the state must be stored whatever the body holds
-            args, kwargs, embed = [], {}, {}
-        context = context_of(message, args, kwargs, embed)
+            message = wire.decode(request.delivery.raw, limit=self._limit)
+            context = context_of(message, *wire.payload(message, self._accept, limit=self._limit))
+        except Exception:  # noqa: BLE001 - the state must be stored whatever the message holds
+            context = Context(id=request.glance.id, task=request.glance.task, group=request.glance.group, args=[], kwargs={})
         context.hostname, context.fence = self._node, request.delivery.fence
         return context
 
     def _of_state(self, request: Request, state: str, result: Any) -> Record:
-        meta = build_meta(
-            request.glance.id, state, result, request=self._context(request), now=self._app.now(), extended=self._extended,
-            fence=request.delivery.fence,
-        )  # fmt: skip
-        encoded = encode_meta(meta, serializer=self._serializer, compression=self._compression)
-        return self._record(request.glance.id, state, encoded, request.delivery.fence)
+        meta = self._documents.write_surely(self._context(request), state, result)
+        return self._record(request.glance.id, state, meta, request.delivery.fence)
 
 
 def seconds(value: float | timedelta | None) -> float | None:

@@ -10,6 +10,8 @@ from umbel.execution.outcome import Job
 from umbel.task import Task
 from umbel.wire import message as wire
 from umbel.wire.message import Message
+from umbel.wire.saferepr import one_line
+from umbel.wire.size import DEFAULT_LIMIT
 
 __all__ = ["context_of", "open_request"]
 
@@ -21,16 +23,23 @@ KNOWN = frozenset((
 ))  # fmt: skip
 
 
-def open_request(app: Umbel, job: Job, *, node: str, accept: frozenset[str], eager: bool = False) -> tuple[Task[..., Any], Context]:
-    """Read the message of *job*.
+# What a message must not say of itself: whatever the request has beside headers, such as its methods and `fence`.
+RESERVED = frozenset(dir(Context)) - KNOWN | {"entering", "outcome"}
+LONGEST_SHADOW = 200  # characters
+
+
+def open_request(
+    app: Umbel, job: Job, *, node: str, accept: frozenset[str], eager: bool = False, limit: int = DEFAULT_LIMIT
+) -> tuple[Task[..., Any], Context]:
+    """Read the message of *job*, of which no compressed part may unpack to more than *limit* bytes.
 
     Raises:
         DecodeError, InvalidTaskError: it is not a message of a task.
         ContentDisallowed: it is of a content type that `accept_content` does not list.
         NotRegistered: no task has its name.
     """
-    message = wire.decode(job.raw)
-    args, kwargs, embed = wire.payload(message, accept)
+    message = wire.decode(job.raw, limit=limit)
+    args, kwargs, embed = wire.payload(message, accept, limit=limit)
     task = app.tasks[message.headers["task"]]
     request = context_of(message, args, kwargs, embed)
     request.fence, request.hostname, request.is_eager, request.consumed_from = job.fence, node, eager, job.queue
@@ -47,7 +56,7 @@ def context_of(message: Message, args: list[Any], kwargs: dict[str, Any], embed:
     info = properties.get("delivery_info") or {}
     custom = {name: value for name, value in headers.items() if name not in KNOWN}
     fields = {
-        **headers,
+        **{name: value for name, value in headers.items() if name not in RESERVED},
         "args": args,
         "kwargs": kwargs,
         "callbacks": embed.get("callbacks"),
@@ -55,6 +64,7 @@ def context_of(message: Message, args: list[Any], kwargs: dict[str, Any], embed:
         "chain": embed.get("chain"),
         "chord": embed.get("chord"),
         "retries": headers.get("retries") or 0,
+        "shadow": one_line(headers["shadow"], LONGEST_SHADOW) if headers.get("shadow") else None,
         "ignore_result": headers.get("ignore_result"),
         "correlation_id": properties.get("correlation_id"),
         "reply_to": properties.get("reply_to"),

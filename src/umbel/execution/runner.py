@@ -23,14 +23,15 @@ from umbel import signals, states
 from umbel.app import Umbel
 from umbel.context import Context
 from umbel.current import pop_frame, push_frame
-from umbel.exceptions import ContentDisallowed, DecodeError, Ignore, InvalidTaskError, NotSupported, Reject, Retry
+from umbel.exceptions import ContentDisallowed, Ignore, NotSupported, Reject, Retry
+from umbel.execution.documents import Documents
 from umbel.execution.failure import ErrorInfo
 from umbel.execution.outcome import Action, Job, Outcome, Replacement
 from umbel.execution.request import open_request
 from umbel.logs import flush_redirected, task_in_log
-from umbel.meta import build_meta, encode_meta
 from umbel.task import Task
-from umbel.wire.saferepr import saferepr
+from umbel.wire.saferepr import one_line, saferepr
+from umbel.wire.size import limit_of
 
 __all__ = ["TaskRunner"]
 
@@ -55,7 +56,7 @@ class Call:
     ) -> Outcome:  # fmt: skip
         """Say what happened."""
         runtime = time.perf_counter() - self.began
-        return Outcome(self.tag, action, state, runtime, meta, replacement, reason, kind, traceback)
+        return Outcome(self.tag, action, state, runtime, meta, replacement, one_line(reason), kind, traceback)
 
 
 class Own(NamedTuple):
@@ -86,7 +87,7 @@ class TaskRunner:
         self._loop = LoopThread()
         conf = app.conf
         self._accept = app.accepted_content()
-        self._serializer, self._compression, self._extended = conf.result_serializer, conf.result_compression, bool(conf.result_extended)
+        self._documents, self._limit = Documents(app, conf), limit_of(conf.task_message_max_size)
         self._keeps = eager or (conf.result_backend or "disabled").partition(":")[0] != "disabled"  # is anybody to read a result?
 
     # In this thread
@@ -130,11 +131,12 @@ class TaskRunner:
         """Make the call of a message. One that cannot be read or is not trusted never runs: it is kept as a dead letter."""
         began = time.perf_counter()
         try:
-            task, request = open_request(self._app, job, node=self._node, accept=self._accept, eager=self._eager)
-        except (DecodeError, ContentDisallowed, InvalidTaskError, KeyError) as exc:
-            logger.error("Received invalid task message: %s\nIt is kept as a dead letter.", exc)  # noqa: TRY400 - the traceback is ours
+            task, request = open_request(self._app, job, node=self._node, accept=self._accept, eager=self._eager, limit=self._limit)
+        except Exception as exc:  # noqa: BLE001 - whatever a message holds, it ends no child
+            reason = f"{type(exc).__name__}: {one_line(exc)}"
+            logger.error("Received invalid task message: %s\nIt is kept as a dead letter.", reason)  # noqa: TRY400 - the traceback is ours
             kind = "refused" if isinstance(exc, ContentDisallowed) else "unreadable"
-            return Outcome(job.tag, Action.BURY, "", time.perf_counter() - began, reason=f"{type(exc).__name__}: {exc}", kind=kind)
+            return Outcome(job.tag, Action.BURY, "", time.perf_counter() - began, reason=reason, kind=kind)
         call = Call(job.tag, task, request, request.args, request.kwargs)
         if request.callbacks or request.errbacks or request.chain or request.chord:
             return self._cannot(call)
@@ -151,7 +153,7 @@ class TaskRunner:
             "Route it to a queue that Celery's workers consume.",
         )
         logger.error("%s\nIt is kept as a dead letter.", exc)
-        meta = None if request.ignore_result else self._meta(call, states.FAILURE, exc)
+        meta = None if request.ignore_result else self._documents.write_surely(request, states.FAILURE, exc)
         return call.outcome(Action.BURY, states.FAILURE, meta, reason=str(exc), kind="unsupported")
 
     def _start(self, call: Call) -> Any:
@@ -179,22 +181,8 @@ class TaskRunner:
     def _ignores(self, call: Call) -> bool:
         return bool(call.request.ignore_result) or not self._keeps
 
-    def _meta(self, call: Call, state: str, result: Any, traceback: str | None = None) -> bytes:
-        request = call.request
-        meta = build_meta(
-            request.id or "",
-            state,
-            result,
-            traceback=traceback,
-            request=request,
-            now=self._app.now(),
-            extended=self._extended,
-            fence=request.fence,
-        )
-        return encode_meta(meta, serializer=self._serializer, compression=self._compression)
-
     def _succeeded(self, call: Call, value: Any) -> Outcome:
-        meta = None if self._ignores(call) else self._meta(call, states.SUCCESS, value)
+        meta = None if self._ignores(call) else self._documents.write(call.request, states.SUCCESS, value)
         outcome = call.outcome(Action.ACK, states.SUCCESS, meta)
         kind: Any = type(call.task)
         if own(kind).on_success:
@@ -236,7 +224,7 @@ class TaskRunner:
             return self._failed(call, exc)
         meta = None
         if not self._ignores(call):
-            meta = self._meta(call, states.RETRY, exc.exc or exc, traceback=info.text)
+            meta = self._documents.write_surely(call.request, states.RETRY, exc.exc or exc, info.text)
         call.task.on_retry(exc, call.request.id or "", call.args, call.kwargs, info)
         if signals.task_retry.receivers:
             signals.task_retry.send(sender=call.task, request=call.request, reason=exc, einfo=info)
@@ -250,7 +238,7 @@ class TaskRunner:
         )
         if exc.requeue:
             return call.outcome(Action.REQUEUE, "")
-        meta = None if self._ignores(call) else self._meta(call, states.FAILURE, exc)
+        meta = None if self._ignores(call) else self._documents.write_surely(call.request, states.FAILURE, exc)
         return call.outcome(Action.BURY, states.FAILURE, meta, reason=f"rejected: {exc.reason}", kind="rejected")
 
     def _failed(self, call: Call, exc: BaseException) -> Outcome:
@@ -258,7 +246,7 @@ class TaskRunner:
         task, request = call.task, call.request
         meta = None
         if self._keeps and (not request.ignore_result or task.store_errors_even_if_ignored):
-            meta = self._meta(call, states.FAILURE, exc, traceback=info.text)
+            meta = self._documents.write_surely(request, states.FAILURE, exc, info.text)
         self._hook(call, task.on_failure, exc, request.id, call.args, call.kwargs, info)
         if signals.task_failure.receivers:
             signals.task_failure.send(

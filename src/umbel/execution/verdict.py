@@ -8,8 +8,10 @@ from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
 
 from umbel.broker import Delivery, Verb
-from umbel.exceptions import DecodeError
-from umbel.wire.message import Glance, glance
+from umbel.exceptions import SerializationError
+from umbel.wire.message import Glance, decode, encode, glance
+from umbel.wire.saferepr import one_line, saferepr
+from umbel.wire.size import DEFAULT_LIMIT, check_read
 
 if TYPE_CHECKING:
     from umbel.task import Task
@@ -61,18 +63,29 @@ class Postponed:
     delivery: Delivery
     glance: Glance
     due: float  # seconds since the epoch
+    raw: bytes  # the message, marked as one that has waited: or clocks that differ would send it round and round
 
 
 def admit(
-    delivery: Delivery, tasks: Mapping[str, Task[..., Any]], now: float, revoked: Container[str] = ()
+    delivery: Delivery, tasks: Mapping[str, Task[..., Any]], now: float, revoked: Container[str] = (), *, limit: int = DEFAULT_LIMIT
 ) -> Request | Refused | Void | Postponed:
-    """Decide whether *delivery* may run at *now* (seconds since the epoch), with the ids of *revoked* tasks."""
+    """Decide whether *delivery* may run at *now* (seconds since the epoch); whatever it holds, nothing is raised.
+
+    *revoked* are the ids of revoked tasks. *limit* is `task_message_max_size`: the most bytes that a message may have,
+    packed and unpacked.
+    """
     try:
-        seen = glance(delivery.raw)
-        due = moment(seen.eta)
-        expires = moment(seen.expires)
-    except (DecodeError, ValueError) as exc:
-        return Refused(delivery, Verb.BURY, f"the message cannot be read: {exc}")
+        return _admit(delivery, tasks, now, revoked, limit)
+    except (SerializationError, ValueError, OverflowError) as exc:
+        return Refused(delivery, Verb.BURY, f"the message cannot be read: {one_line(exc)}")
+
+
+def _admit(
+    delivery: Delivery, tasks: Mapping[str, Task[..., Any]], now: float, revoked: Container[str], limit: int
+) -> Request | Refused | Void | Postponed:
+    check_read(len(delivery.raw), limit)
+    seen = glance(delivery.raw, limit=limit)
+    due, expires = moment(seen.eta), moment(seen.expires)
     task = tasks.get(seen.task)
     if task is None:
         return Refused(delivery, Verb.PARK, seen.task, seen)
@@ -80,7 +93,9 @@ def admit(
     if why := void(request, now, revoked):
         return Void(request, why)
     if due is not None and due > now + SKEW and b'"umbel_waited"' not in delivery.raw:
-        return Postponed(delivery, seen, due)
+        message = decode(delivery.raw, limit=limit)
+        message.headers["umbel_waited"] = True
+        return Postponed(delivery, seen, due, encode(message))
     return request
 
 
@@ -99,7 +114,10 @@ def moment(text: str | None) -> float | None:
     """
     if not text:
         return None
-    when = datetime.fromisoformat(text)
+    try:
+        when = datetime.fromisoformat(text)
+    except ValueError as exc:
+        raise ValueError(f"{saferepr(text, 60)} is not an ISO 8601 time: {exc}") from exc
     return (when if when.tzinfo else when.replace(tzinfo=UTC)).timestamp()
 
 

@@ -10,10 +10,13 @@ from collections.abc import Callable
 from typing import Any
 
 from umbel.exceptions import DecodeError, EncodeError
+from umbel.wire.saferepr import saferepr
+from umbel.wire.size import ADVICE, DEFAULT_LIMIT
 
-__all__ = ["MAX_DECOMPRESSED", "compress", "decompress"]
+__all__ = ["compress", "decompress"]
 
-MAX_DECOMPRESSED = 512 * 1024 * 1024  # bytes; a body that unpacks to more is taken for an attack, not for arguments
+LZMA_MEMORY = 256 * 1024 * 1024  # bytes; the highest preset needs 65 MiB
+STEP = 1 << 20  # bytes
 
 # kombu labels a bare zlib stream "application/x-gzip", and so do we.
 _MIME = {
@@ -45,7 +48,7 @@ def compress(body: bytes, name: str) -> tuple[str, bytes]:
         raise EncodeError(f"Compression {name!r} needs a package that is not installed: {exc}. {_advice(mime)}") from exc
 
 
-def decompress(body: bytes, mime: str, *, limit: int = MAX_DECOMPRESSED) -> bytes:
+def decompress(body: bytes, mime: str, *, limit: int = DEFAULT_LIMIT) -> bytes:
     """Undo `compress`, never unpacking more than `limit` bytes.
 
     Raises:
@@ -53,7 +56,7 @@ def decompress(body: bytes, mime: str, *, limit: int = MAX_DECOMPRESSED) -> byte
     """
     unpack = _DECOMPRESSORS.get(_MIME.get(mime, mime))
     if unpack is None:
-        raise DecodeError(f"The body is compressed as {mime!r}, which is not known here. Known: {', '.join(sorted(_MIME))}.")
+        raise DecodeError(f"The body is compressed as {saferepr(mime, 60)}, which is not known here. Known: {', '.join(sorted(_MIME))}.")
     try:
         unpacked = unpack(body, limit + 1)
     except ImportError as exc:
@@ -63,7 +66,7 @@ def decompress(body: bytes, mime: str, *, limit: int = MAX_DECOMPRESSED) -> byte
     if len(unpacked) > limit:
         raise DecodeError(
             f"A {mime!r} body of {len(body)} bytes unpacks to more than {limit} bytes. "
-            "Pass large data by reference (a file, a row, an object key) instead of in a message.",
+            f"{ADVICE}, or raise the setting task_message_max_size (of results: result_max_size).",
         )
     return unpacked
 
@@ -91,7 +94,7 @@ def _unbz2(body: bytes, most: int) -> bytes:
 
 
 def _unlzma(body: bytes, most: int) -> bytes:
-    return _all_of(lzma.LZMADecompressor(memlimit=MAX_DECOMPRESSED), body, most)
+    return _all_of(lzma.LZMADecompressor(memlimit=LZMA_MEMORY), body, most)
 
 
 def _zstd() -> tuple[Any, bool]:
@@ -112,9 +115,12 @@ def _unzstd(body: bytes, most: int) -> bytes:
     library, standard = _zstd()
     if standard:
         return _all_of(library.ZstdDecompressor(), body, most)
+    parts = []
     with library.ZstdDecompressor().stream_reader(body) as reader:
-        unpacked: bytes = reader.read(most)
-    return unpacked
+        while most > 0 and (part := reader.read(min(most, STEP))):
+            parts.append(part)
+            most -= len(part)
+    return b"".join(parts)
 
 
 def _pack_brotli(body: bytes) -> bytes:

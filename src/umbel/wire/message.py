@@ -16,17 +16,19 @@ import msgspec
 from umbel.exceptions import DecodeError, EncodeError, InvalidTaskError, SerializationError
 from umbel.wire import serializers
 from umbel.wire.compression import decompress
+from umbel.wire.headers import Glimpse, Headers, check_names
 from umbel.wire.jsontypes import dumps, loads, parse
 from umbel.wire.saferepr import saferepr
+from umbel.wire.size import DEFAULT_LIMIT
 
 __all__ = ["Glance", "Message", "decode", "encode", "glance", "mark", "marks", "payload", "unwrap"]
 
 _ATTEMPTS = "umbel_attempts"
 _SUSPECT = "umbel_suspect"
 _READABLE_V1 = frozenset(("application/json", "application/x-msgpack"))  # harmless to read before anyone asked who accepts what
+HIGHEST_PRIORITY = 255  # of AMQP; what is outside counts as the nearest
 _EMBEDDED = {"callbacks": list, "errbacks": list, "chain": list, "chord": dict}
 
-_Name = Annotated[str, msgspec.Meta(min_length=1)]
 _T = TypeVar("_T")
 
 
@@ -55,30 +57,6 @@ class Glance(msgspec.Struct, frozen=True, kw_only=True, gc=False):
     routing_key: str
 
 
-class _DeliveryInfo(msgspec.Struct, gc=False):
-    routing_key: str | None = None
-
-
-class _Properties(msgspec.Struct, gc=False):
-    priority: int | None = None
-    delivery_info: _DeliveryInfo | None = None
-
-
-class _Headers(msgspec.Struct, gc=False):
-    task: _Name
-    id: _Name
-    retries: int | None = None
-    eta: str | None = None
-    expires: str | None = None
-    ignore_result: bool | None = None
-    group: str | None = None
-
-
-class _Glimpse(msgspec.Struct, gc=False):
-    headers: _Headers
-    properties: _Properties | None = None
-
-
 class _Envelope(msgspec.Struct, gc=False, rename={"content_type": "content-type", "content_encoding": "content-encoding"}):
     body: str
     headers: dict[str, Any] | None = None
@@ -88,7 +66,7 @@ class _Envelope(msgspec.Struct, gc=False, rename={"content_type": "content-type"
 
 
 class _Marks(msgspec.Struct, gc=False):
-    umbel_attempts: Annotated[int, msgspec.Meta(ge=0)] = 0
+    umbel_attempts: Annotated[int, msgspec.Meta(ge=0, lt=1 << 31)] = 0
     umbel_suspect: bool = False
 
 
@@ -97,7 +75,7 @@ class _Marked(msgspec.Struct, gc=False):
 
 
 _read_envelope = msgspec.json.Decoder(_Envelope).decode
-_read_glimpse = msgspec.json.Decoder(_Glimpse).decode
+_read_glimpse = msgspec.json.Decoder(Glimpse).decode
 _read_marked = msgspec.json.Decoder(_Marked).decode
 
 
@@ -140,40 +118,43 @@ def unwrap(raw: bytes) -> Message:
     )
 
 
-def decode(raw: bytes) -> Message:
+def decode(raw: bytes, *, limit: int = DEFAULT_LIMIT) -> Message:
     """Read the message of a task, of protocol 2, 1 or a mixture, and return it as protocol 2.
+
+    Args:
+        raw: the envelope.
+        limit: the most bytes that a compressed body of protocol 1 may unpack to.
 
     Raises:
         DecodeError: it is not such a message; the text says why.
         ContentDisallowed: it is of protocol 1 and in a serialization that is not safe to look into.
     """
-    message = unwrap(raw)
+    message = _as_protocol_2(unwrap(raw), limit)
     headers = message.headers
-    if not headers.get("task"):
-        return _from_v1(message)
     for name in ("task", "id"):
         if not isinstance(headers.get(name), str) or not headers[name]:
             raise DecodeError(f"The header {name!r} of a task message is {saferepr(headers.get(name), 60)}, not a text.")
+    if len(_convert(headers, Headers).timelimit or ()) == 1:
+        raise DecodeError(f"The header 'timelimit' is {saferepr(headers['timelimit'], 60)}. It must be [hard, soft], in seconds or null.")
+    check_names(headers["task"], headers["id"])
     if headers.get("retries") is None:
         headers["retries"] = 0
-    if message.body[:1] == b"{" and message.content_type == "application/json":
-        return _from_hybrid(message)
     return message
 
 
-def glance(raw: bytes) -> Glance:
-    """Read what a worker's parent needs of a message, without touching its body.
+def glance(raw: bytes, *, limit: int = DEFAULT_LIMIT) -> Glance:
+    """Read what a worker's parent needs of a message, without touching its body; of protocol 1 there is only the body.
 
     Raises:
         DecodeError: it is not the message of a task.
         ContentDisallowed: as `decode` does.
     """
     if _may_be_v1(raw):
-        return _glance_slowly(raw)
+        return _glance_slowly(raw, limit)
     try:
         glimpse = _read_glimpse(raw)
     except (ValueError, RecursionError):
-        return _glance_slowly(raw)
+        return _glance_slowly(raw, limit)
     return _glance(glimpse)
 
 
@@ -184,11 +165,12 @@ def _may_be_v1(raw: bytes) -> bool:
     return b'"ey' in raw or b'"{\\"' in raw
 
 
-def _glance(glimpse: _Glimpse) -> Glance:
+def _glance(glimpse: Glimpse) -> Glance:
     headers, properties = glimpse.headers, glimpse.properties
+    check_names(headers.task, headers.id)
     priority, routing_key = 0, ""
     if properties is not None:
-        priority = properties.priority or 0
+        priority = min(max(properties.priority or 0, 0), HIGHEST_PRIORITY)
         if properties.delivery_info is not None:
             routing_key = properties.delivery_info.routing_key or ""
     return Glance(
@@ -204,17 +186,18 @@ def _glance(glimpse: _Glimpse) -> Glance:
     )
 
 
-def _glance_slowly(raw: bytes) -> Glance:
-    message = decode(raw)
-    return _glance(_convert({"headers": message.headers, "properties": message.properties}, _Glimpse))
+def _glance_slowly(raw: bytes, limit: int) -> Glance:
+    message = decode(raw, limit=limit)
+    return _glance(_convert({"headers": message.headers, "properties": message.properties}, Glimpse))
 
 
-def payload(message: Message, accept: frozenset[str]) -> tuple[list[Any], dict[str, Any], dict[str, Any]]:
+def payload(message: Message, accept: frozenset[str], *, limit: int = DEFAULT_LIMIT) -> tuple[list[Any], dict[str, Any], dict[str, Any]]:
     """Read the body: positional arguments, keyword arguments, and the signatures embedded with them.
 
     Args:
         message: as `decode` returned it.
         accept: the content types that may be read.
+        limit: the most bytes that a compressed body may unpack to.
 
     Raises:
         ContentDisallowed: its content type is not in `accept`.
@@ -223,7 +206,7 @@ def payload(message: Message, accept: frozenset[str]) -> tuple[list[Any], dict[s
     """
     body = message.body
     if "compression" in message.headers:
-        body = _decompressed(message)
+        body = _decompressed(message, limit)
     value = serializers.decode(body, message.content_type, message.content_encoding, accept)
     if isinstance(value, dict) and "args" in value:
         value = _triple(value)
@@ -307,22 +290,30 @@ def _bytes_of(body: str, encoding: Any) -> bytes:
     raise DecodeError(f"The body is in an unknown body_encoding, {saferepr(encoding, 60)}. Send base64 or utf-8.")
 
 
-def _decompressed(message: Message) -> bytes:
+def _decompressed(message: Message, limit: int) -> bytes:
     compression = message.headers.get("compression")
     if not compression:
         return message.body
     if not isinstance(compression, str):
         raise DecodeError(f"The header 'compression' is {saferepr(compression, 60)}. It must be a MIME type.")
-    return decompress(message.body, compression)
+    return decompress(message.body, compression, limit=limit)
 
 
 def _triple(fields: dict[str, Any]) -> list[Any]:
     return [fields.get("args") or [], fields.get("kwargs") or {}, {name: fields.get(name) for name in _EMBEDDED}]
 
 
-def _from_v1(message: Message) -> Message:
+def _as_protocol_2(message: Message, limit: int) -> Message:
+    if not message.headers.get("task"):
+        return _from_v1(message, limit)
+    if message.body[:1] == b"{" and message.content_type == "application/json":
+        return _from_hybrid(message)
+    return message
+
+
+def _from_v1(message: Message, limit: int) -> Message:
     """Protocol 1: there are no headers, all is in the body."""
-    fields = serializers.decode(_decompressed(message), message.content_type, message.content_encoding, _READABLE_V1)
+    fields = serializers.decode(_decompressed(message, limit), message.content_type, message.content_encoding, _READABLE_V1)
     if not isinstance(fields, dict) or not isinstance(fields.get("task"), str) or not fields["task"]:
         raise DecodeError(f"A message that names no task, in its headers or its body: {saferepr(fields, 60)}.")
     if not isinstance(fields.get("id"), str) or not fields["id"]:

@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterable
 from itertools import islice
 from typing import Any
 
-__all__ = ["saferepr"]
+__all__ = ["one_line", "saferepr"]
 
 _SMALL = 8  # the most items, and ...
 _SHORT = 100  # ... characters that are left to the built-in repr
@@ -23,6 +23,20 @@ _BRACKETS: dict[type, tuple[str, str]] = {
     set: ("{", "}"),
     frozenset: ("frozenset({", "})"),
 }
+
+
+def one_line(value: object, maxlen: int = 1000) -> str:
+    """Return the text of a value as one line of printable characters, cut to size. It never raises.
+
+    What comes from others is shown so: a new line cannot forge a line of a log, and a terminal is told nothing.
+    """
+    try:
+        text = str(value)
+    except Exception as exc:  # noqa: BLE001 - a user's __str__ may raise anything
+        text = f"<{type(value).__name__}: its text raised {type(exc).__name__}>"
+    if len(text) > maxlen:
+        text = f"{text[: maxlen - 3]}..."
+    return text if text.isprintable() else "".join(char if char.isprintable() else repr(char)[1:-1] for char in text)
 
 
 def saferepr(obj: Any, maxlen: int = 1024, maxlevels: int = 3) -> str:

@@ -6,6 +6,7 @@
 from __future__ import annotations
 
 import importlib
+import math
 import pickle
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
@@ -21,6 +22,7 @@ from umbel.wire.saferepr import saferepr
 __all__ = ["compress", "content_types", "decode", "decompress", "encode", "register"]
 
 PICKLE_PROTOCOL = 4
+_FEW_NODES = 10_000
 TRUSTED = frozenset(("text/plain", "application/data"))  # read as they are: bytes that nothing interprets
 
 _UTF8 = frozenset(("utf-8", "utf8", "us-ascii", "ascii", "binary"))  # PHP labels its JSON "binary"
@@ -119,7 +121,7 @@ def decode(body: bytes, content_type: str, content_encoding: str, accept: frozen
         return body if content_type == "application/data" else _text(body, content_encoding)
     serializer = _BY_TYPE.get(content_type)
     if serializer is None:
-        raise ContentDisallowed(f"Refusing to deserialize untrusted content of the unknown type {content_type!r}. Send json.")
+        raise ContentDisallowed(f"Refusing to deserialize untrusted content of the unknown type {saferepr(content_type, 60)}. Send json.")
     raise ContentDisallowed(
         f"Refusing to deserialize untrusted content of type {serializer.name} ({content_type}). "
         f"If you trust everyone who can send here, add {serializer.name!r} to accept_content.",
@@ -175,7 +177,29 @@ def _to_yaml(obj: Any) -> str:
 
 
 def _from_yaml(text: str) -> Any:
-    return importlib.import_module("yaml").safe_load(text)
+    yaml = importlib.import_module("yaml")
+    loader = yaml.SafeLoader(text)
+    try:
+        root = loader.get_single_node()
+        if root is None:
+            return None
+        # Aliases name a part again. Written out, as whoever copies or shows the value does, they can grow without bound.
+        if _written_out(root, {}) > len(text) + _FEW_NODES:
+            raise DecodeError("A YAML body whose aliases repeat too much. Send the values themselves, or use json.")
+        return loader.construct_document(root)
+    finally:
+        loader.dispose()
+
+
+def _written_out(node: Any, known: dict[int, float]) -> float:
+    """Count the nodes below *node* as if every alias were a copy; endless for one that contains itself."""
+    count = known.get(id(node))
+    if count is None:
+        known[id(node)] = math.inf
+        parts = node.value if isinstance(node.value, list) else ()
+        inner = (each for part in parts for each in (part if isinstance(part, tuple) else (part,)))
+        count = known[id(node)] = 1 + sum(_written_out(each, known) for each in inner)
+    return count
 
 
 def _to_msgpack(obj: Any) -> bytes:

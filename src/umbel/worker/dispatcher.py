@@ -18,7 +18,7 @@ from umbel.execution.settle import Settler
 from umbel.execution.verdict import Postponed, Refused, Request, Void, admit, lost, void
 from umbel.pools.base import Death, Pool, Slot, ended
 from umbel.task import Task
-from umbel.wire import message as wire
+from umbel.wire.size import DEFAULT_LIMIT
 from umbel.worker.inflight import Inflight, Packet
 
 __all__ = ["Dispatcher"]
@@ -39,10 +39,10 @@ class Dispatcher:
     def __init__(
         self, broker: Broker, pool: Pool, settler: Settler, io: Executor, reporter: Reporter, *,
         tasks: Mapping[str, Task[..., Any]], most_deliveries: int, prefetch: int | None,
-        revoked: Container[str] = (), clock: Callable[[], float] = time.time,
+        revoked: Container[str] = (), largest: int = DEFAULT_LIMIT, clock: Callable[[], float] = time.time,
     ) -> None:  # fmt: skip
         self._broker, self._pool, self._settler, self._io, self._reporter = broker, pool, settler, io, reporter
-        self._tasks, self._most, self._revoked, self._clock = tasks, most_deliveries, revoked, clock
+        self._tasks, self._most, self._revoked, self._largest, self._clock = tasks, most_deliveries, revoked, largest, clock
         self._inflight = Inflight(pool, cap=prefetch)
         self._busy = asyncio.Event()
         self._preparing: set[asyncio.Task[None]] = set()
@@ -57,7 +57,7 @@ class Dispatcher:
         now = self._clock()
         requests = []
         for delivery in deliveries:
-            match admit(delivery, self._tasks, now, self._revoked):
+            match admit(delivery, self._tasks, now, self._revoked, limit=self._largest):
                 case Request() as request:
                     requests.append(request)
                 case Refused() as refused:
@@ -94,9 +94,7 @@ class Dispatcher:
 
     def _postpone(self, postponed: Postponed) -> None:
         delivery, glance = postponed.delivery, postponed.glance
-        message = wire.decode(delivery.raw)
-        message.headers["umbel_waited"] = True  # or clocks that differ would send it round and round
-        item = Item(raw=wire.encode(message), queue=delivery.queue, id=glance.id, priority=glance.priority, due=postponed.due)
+        item = Item(raw=postponed.raw, queue=delivery.queue, id=glance.id, priority=glance.priority, due=postponed.due)
         self._settler.add(Settlement(delivery=delivery, verb=Verb.RETRY, replacement=item))
 
     # Requests go to slots.
@@ -260,7 +258,7 @@ class Dispatcher:
     def recovered(self, delivery: Delivery) -> None:
         """Give back what a dead node had claimed; what has died too often is settled as failed and buried."""
         if not delivery.suspect and delivery.attempts >= self._most:
-            request = admit(delivery, self._tasks, self._clock())
+            request = admit(delivery, self._tasks, self._clock(), limit=self._largest)
             if isinstance(request, Request):
                 exc = WorkerLostError("The worker was lost while the task ran.")
                 self._worker_lost(request, exc, self._reporter.evidence("crashed", attempts=delivery.attempts), again=True)

@@ -26,6 +26,7 @@ from umbel.ids import nodename
 from umbel.pools.base import Pool
 from umbel.pools.children import ChildPool
 from umbel.pools.solo import SoloPool
+from umbel.wire.size import limit_of
 from umbel.worker.banner import banner
 from umbel.worker.dispatcher import Dispatcher
 from umbel.worker.fetcher import Fetcher
@@ -209,6 +210,7 @@ class Worker:
             dispatcher = Dispatcher(
                 broker, self.pool, settler, care_io, Reporter(app, conf, node=self.hostname),
                 tasks=app.tasks, most_deliveries=conf.task_max_deliveries, prefetch=self._prefetch(), revoked=revoked,
+                largest=limit_of(conf.task_message_max_size),
             )  # fmt: skip
             fetcher = Fetcher(broker, fetch_io, settler, lease, revoked, room=dispatcher.room, deliver=dispatcher.deliver)
             dispatcher.on_room, revoked.on_news = fetcher.wake.set, dispatcher.on_revoked

@@ -31,7 +31,7 @@ from umbel.drivers.redis.backend import RedisBackend, record_args
 from umbel.drivers.redis.client import Client, load_script
 from umbel.drivers.redis.keys import DEFAULT_SEPARATOR, DEFAULT_STEPS, Keys, steps_of
 from umbel.drivers.redis.revoked import RevokedIds
-from umbel.exceptions import BrokerUnavailable, DecodeError
+from umbel.exceptions import BrokerUnavailable, SerializationError
 from umbel.ids import uuid
 from umbel.wire.message import glance, mark, marks
 
@@ -332,7 +332,7 @@ def name_of(raw: bytes) -> str:
     """Return the task id, or a new id for what cannot be read."""
     try:
         return glance(raw).id
-    except DecodeError:
+    except SerializationError:
         return uuid()
 
 
