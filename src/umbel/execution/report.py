@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import os
+import shlex
 from collections.abc import Mapping
 from datetime import timedelta
 from typing import Any
@@ -88,7 +89,8 @@ class Reporter:
         name, task_id = request.glance.task, request.glance.id
         what = "It does not run again." if verdict.failed else "It runs again."
         if verdict.verb is Verb.BURY and not request.acked:
-            what = f"{BURIED.format(id=task_id)} When the cause is mended, `umbel dead retry {task_id}` sends it again."
+            again = shlex.quote(task_id)  # an id comes from outside, and somebody pastes this line into a shell
+            what = f"{BURIED.format(id=again)} When the cause is mended, `umbel dead retry {again}` sends it again."
         logger.error("Task handler raised error: %r. Task %s[%s]: %s", exc, name, task_id, what)
         if not verdict.failed:
             return None
