@@ -11,6 +11,7 @@ from umbel import config_sources
 from umbel.breaker import Breaker
 from umbel.config import Settings
 from umbel.connections import backend_maker, broker_maker, broker_url, without_password
+from umbel.letters import Letters
 from umbel.meta import decode_meta
 from umbel.queues import consumed_queues, describe_queues, router_of
 from umbel.routing import Queue
@@ -132,6 +133,16 @@ class ConfiguredApp:
         if connection.generation == self.conf.generation and connection.driver is not None:
             return connection.driver
         return connection.get()
+
+    @property
+    def dead_letters(self) -> Letters:
+        """The messages that nobody can run, to look at, send again or delete."""
+        return Letters(self, "dead")
+
+    @property
+    def parked_messages(self) -> Letters:
+        """The messages that wait for a worker that knows their task."""
+        return Letters(self, "parked")
 
     @property
     def router(self) -> Router:

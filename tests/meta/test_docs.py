@@ -88,7 +88,10 @@ def test_every_command_and_option_is_on_its_page():
     words = quoted(page("reference/cli.md"))
     named = {part for word in words for part in re.split(r"[\s,=]+", word)}
     missing = {option for parameter in main.params for option in parameter.opts if option not in named and option.startswith("-")}
-    for name, command in main.commands.items():
+    families = {
+        f"{family} {name}": each for family in main.commands for name, each in getattr(main.commands[family], "commands", {}).items()
+    }
+    for name, command in {**main.commands, **families}.items():
         assert f"`umbel {name}" in page("reference/cli.md")
         options = {option for parameter in command.params for option in parameter.opts if option.startswith("-")}
         missing |= {f"{name} {option}" for option in options - named}

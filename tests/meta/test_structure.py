@@ -22,7 +22,7 @@ ROWS = [
     {"drivers"},
     {
         "attempts", "breaker", "context", "current", "meta", "arguments", "publish", "queues", "batching", "commit", "connections",
-        "control", "discovery", "eager", "joining", "registry",
+        "control", "discovery", "eager", "joining", "letters", "registry",
         "result", "result_wait", "retrying", "shared", "task", "app_settings", "app", "__init__",
     },
     {"execution", "pools"},

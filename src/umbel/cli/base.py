@@ -14,7 +14,7 @@ from umbel.cli.options import APP, NO_COLOR, QUIET, global_options
 if TYPE_CHECKING:
     from umbel.app import Umbel
 
-__all__ = ["CommaList", "Command", "Group", "Kind", "current_app_of", "is_quiet", "without_color"]
+__all__ = ["CommaList", "Command", "Group", "Kind", "Subcommands", "current_app_of", "is_quiet", "without_color"]
 
 # Commands of Celery that users will type.
 LATER = ("amqp", "beat", "events", "graph", "inspect", "list", "logtool", "migrate", "multi", "shell", "status", "upgrade")
@@ -28,14 +28,16 @@ else:
 class Command(click.Command):
     """A command whose options may come from `UMBEL_<COMMAND>_<OPTION>` or `CELERY_<COMMAND>_<OPTION>`.
 
+    One of a family, such as `dead list`, has both words in these names.
+
     Global options are understood behind its name too: the order does not matter.
     """
 
-    def __init__(self, name: str | None, **more: Any) -> None:
+    def __init__(self, name: str | None, family: str = "", **more: Any) -> None:
         super().__init__(name, **more)
         for parameter in self.params:
             if isinstance(parameter, click.Option) and parameter.envvar is None and parameter.name and name:
-                words = f"{name}_{parameter.name}".upper().replace("-", "_")
+                words = f"{family and family + '_'}{name}_{parameter.name}".upper().replace("-", "_")
                 parameter.envvar = [f"UMBEL_{words}", f"CELERY_{words}"]
         taken = {spelling for parameter in self.params for spelling in parameter.opts}
         self.params += [option for option in global_options(repeated=True) if taken.isdisjoint(option.opts)]
@@ -60,6 +62,19 @@ class Group(click.Group):
         near = difflib.get_close_matches(name, self.commands, n=1)
         hint = f"Did you mean {near[0]!r}?" if near else f"There are: {', '.join(self.commands)}."
         raise click.UsageError(f"There is no command {name!r}. {hint}", ctx)
+
+
+class Subcommands(click.Group):
+    """A family of commands, such as `umbel dead list`; global options are understood behind its name too."""
+
+    def __init__(self, name: str, **more: Any) -> None:
+        super().__init__(name, params=[*global_options(repeated=True)], **more)
+
+    def resolve_command(self, ctx: click.Context, args: list[str]) -> tuple[str | None, click.Command | None, list[str]]:
+        """Find the command, or say which there are."""
+        if args[0] not in self.commands:
+            raise click.UsageError(f"There is no command '{self.name} {args[0]}'. There are: {', '.join(self.commands)}.", ctx)
+        return super().resolve_command(ctx, args)
 
 
 class CommaList(Kind):

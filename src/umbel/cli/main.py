@@ -13,10 +13,12 @@ import click
 from umbel.cli.base import Group
 from umbel.cli.call import call
 from umbel.cli.control import control
+from umbel.cli.dead import dead, parked
 from umbel.cli.errors import explain
 from umbel.cli.frames import from_first_foreign_frame
 from umbel.cli.options import global_options
 from umbel.cli.purge import purge
+from umbel.cli.queues import queues
 from umbel.cli.report import report
 from umbel.cli.result import result
 from umbel.cli.worker import worker
@@ -107,5 +109,5 @@ main = Program(
         click.Option(["--version"], is_flag=True, is_eager=True, expose_value=False, callback=print_version, help="Print the version."),
     ],
 )
-for command in (worker, call, result, control, purge, report):
+for command in (worker, call, result, control, queues, dead, parked, purge, report):
     main.add_command(command)
