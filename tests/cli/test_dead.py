@@ -8,14 +8,16 @@ import subprocess
 import sys
 import time
 from dataclasses import dataclass
+from uuid import uuid4
 
 import pytest
 from tests.processes import wait_for
 
 from umbel import Celery
-from umbel.broker import Evidence, Settlement, Verb
+from umbel.broker import Evidence, Item, Settlement, Verb
 from umbel.cli.main import main
 from umbel.clock import SystemClock
+from umbel.wire.message import Message, encode
 
 WEEK = 7 * 86400
 
@@ -33,15 +35,17 @@ def put_away(app, monkeypatch):
 
     def put(task, *args, verb=Verb.BURY, kind="crashed", reason="its process died 3 time(s)", ago=0.0, queue="celery", **known):
         monkeypatch.setattr(SystemClock, "now", lambda _: time.time() - ago)
-        sent = app.send_task(task, args, queue=queue)
-        broker = app.broker
+        broker, task_id = app.broker, str(uuid4())
+        body = json.dumps([args, {}, {}]).encode()  # a sender that is not umbel may choose any name
+        raw = encode(Message(headers={"task": task, "id": task_id, "origin": "gen1@there"}, properties={}, body=body))
+        broker.publish([Item(raw=raw, queue=queue, id=task_id)])
         broker.join("w", [queue], lease=60)
         (held,) = broker.fetch(queue, 1, owner="w", seq=1)
         evidence = Evidence(kind=kind, node="celery@here", **known)
         why = task if verb is Verb.PARK else reason
         assert broker.settle([Settlement(delivery=held, verb=verb, reason=why, evidence=evidence)]) == [True]
         broker.leave("w", [queue])
-        return sent.id
+        return task_id
 
     return put
 
