@@ -41,6 +41,7 @@ CHUNK = 200  # messages in one script call: a script holds up the whole server
 VERBS = {Verb.ACK: b"A", Verb.RETRY: b"R", Verb.GIVE_BACK: b"G", Verb.BURY: b"B", Verb.PARK: b"P", Verb.DELAY: b"R"}
 MOST_PROMOTED = 1000  # messages in one step: a step holds up the server
 VALID = 500  # ms by the server's clock after which an order to recover is void
+WAIT_SHARE = 0.5  # of the time for a call that replicas have: less than the reply has
 LONGEST_WAIT = 0.1  # seconds: messages of foreign producers, who ring no bell, are found within this time
 
 
@@ -56,6 +57,7 @@ class RedisBroker(Broker):
         self._prefix = str(options.get("global_keyprefix", ""))
         self._separator = str(options.get("sep", DEFAULT_SEPARATOR))
         self._steps = tuple(options.get("priority_steps", DEFAULT_STEPS))
+        self._replicas = int(options.get("replicas", 0))  # that must have a message before it counts as published
         self._keys: dict[str, Keys] = {}
         self._revoked = RevokedIds(self._client, f"{self._prefix}{{umbel.revoked}}")
         self._backend: RedisBackend | None = None
@@ -100,7 +102,7 @@ class RedisBroker(Broker):
                 chunk = group[start : start + CHUNK]
                 try:
                     if later:
-                        client.run(self._scripts["publish"], *(arg for item in chunk for arg in self._push_args(item)))
+                        self._store(client, "publish", [arg for item in chunk for arg in self._push_args(item)])
                     else:
                         self._push(client, keys, keys.ready[steps_of(self._steps, priority)], [item.raw for item in chunk])
                 except BrokerUnavailable as exc:
@@ -110,11 +112,28 @@ class RedisBroker(Broker):
 
     def _push(self, client: Client, keys: Keys, ready: str, raws: list[bytes]) -> None:
         if len(raws) == 1:
-            client.run(self._scripts["publish_now"], keys.base, ready, raws[0])
+            self._store(client, "publish_now", (keys.base, ready, raws[0]))
             return
-        client.call("LPUSH", ready, *raws)  # a script would copy every message twice more
+        # a script would copy every message twice more
+        self._insist(client, client.pipeline([("LPUSH", ready, *raws), *self._confirmation(client)]))
         with suppress(BrokerUnavailable):  # they are stored: who misses the bell finds them within LONGEST_WAIT
             client.run(self._scripts["ring"], keys.base, len(raws))
+
+    def _store(self, client: Client, script: str, args: Sequence[Any]) -> None:
+        self._insist(client, client.run_then(self._scripts[script], args, *self._confirmation(client)))
+
+    def _confirmation(self, client: Client) -> Sequence[Sequence[Any]]:
+        """Return the command that waits for replicas, if the user wants it; it is about what its own connection wrote."""
+        return (("WAIT", self._replicas, int(client.timeout * WAIT_SHARE * 1000)),) if self._replicas else ()
+
+    def _insist(self, client: Client, replies: Sequence[Any]) -> None:
+        """Raise if too few replicas have what was written."""
+        if self._replicas and replies[-1] < self._replicas:
+            raise BrokerUnavailable(
+                f"Redis at {client.url} has the message, but {replies[-1]} instead of {self._replicas} replicas confirmed it within "
+                f"{client.timeout * WAIT_SHARE:g} s. Look at its replicas, or lower replicas in broker_transport_options.",
+                maybe_sent=True,
+            )
 
     def _push_args(self, item: Item) -> tuple[Any, ...]:
         keys, step = self.keys(item.queue), steps_of(self._steps, item.priority)
