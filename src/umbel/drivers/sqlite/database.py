@@ -29,6 +29,7 @@ REMEDIES = {
     "SQLITE_READONLY": "Allow this user to write the file and its folder: SQLite keeps two files beside it.",
     "SQLITE_PERM": "Allow this user to write the file and its folder: SQLite keeps two files beside it.",
     "SQLITE_FULL": "The disk is full: free some space.",
+    "SQLITE_IOERR": "The disk refused: look whether it is full, over its quota, or broken.",
     "SQLITE_BUSY": "Another process holds the lock. End what keeps a transaction open, or raise the timeout.",
     "SQLITE_NOTADB": "The file is not an SQLite database: move it away, or change the URL.",
     "SQLITE_CORRUPT": "The file is damaged: move it away with its -wal and -shm files, and restore a copy.",
