@@ -34,7 +34,10 @@ def moment(value: float | str | datetime | timedelta, now: float, zone: tzinfo) 
     if isinstance(value, int | float):
         if value < MOST_NEGATIVE:
             raise ValueError(f"A time {value} s from now is too far in the past. The limit is {MOST_NEGATIVE}.")
-        return Moment(datetime.fromtimestamp(now + value, zone).isoformat(), now + value)
+        try:
+            return Moment(datetime.fromtimestamp(now + value, zone).isoformat(), now + value)
+        except (ValueError, OverflowError) as exc:
+            raise ValueError(f"A time {value} s from now cannot be written: {exc}. The last year is 9999.") from exc
     if isinstance(value, str):
         when, text = datetime.fromisoformat(value), value
     else:

@@ -163,3 +163,21 @@ def test_what_was_published_survives_a_kill(broker, path):
     os.close(told)
     # One may have been committed without its publisher having been told.
     assert broker.depth(["q"])["q"].ready - returned in {0, 1}
+
+
+def test_a_purge_of_many_messages_goes_in_steps_between_which_others_write(broker, path, monkeypatch):
+    monkeypatch.setattr("umbel.drivers.sqlite.broker.PURGED_AT_ONCE", 10)
+    broker.publish([item("q", f"m{n}", due=None if n % 2 else time.time() + 60) for n in range(45)])
+    other, written = SQLiteBroker(f"sqlite:///{path}"), []
+    write = broker._database.write
+
+    def write_after_another(timeout=None):
+        other.publish([item("q", f"late{len(written)}")])
+        written.append(1)
+        return write(timeout)
+
+    monkeypatch.setattr(broker._database, "write", write_after_another)
+    assert broker.purge("q") == 45
+    assert len(written) >= 5
+    assert broker.depth(["q"])["q"].ready == len(written)  # what came while it purged is kept
+    other.close()

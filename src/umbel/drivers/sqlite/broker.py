@@ -37,6 +37,7 @@ __all__ = ["SQLiteBroker"]
 
 READY, DELAYED, PARKED, DEAD = 0, 1, 3, 4  # see schema.sql
 PROMOTED_AT_ONCE = 1000
+PURGED_AT_ONCE = 5000
 REVOKED_AT_ONCE = 1000
 
 
@@ -209,8 +210,18 @@ class SQLiteBroker(Broker):
             return {queue: depth_of(connection.execute(sql.DEPTH, (queue,)).fetchone()) for queue in queues}
 
     def purge(self, queue: str) -> int:
-        with self._database.write() as connection:
-            return sum(connection.execute(statement, (queue,)).rowcount for statement in (sql.PURGE_READY, sql.PURGE_DELAYED))
+        with self._database.read() as connection:
+            (last,) = connection.execute(sql.LAST_POSITION).fetchone()  # what comes later is not waited for
+        return sum(self._purge(statement, queue, last) for statement in (sql.PURGE_READY, sql.PURGE_DELAYED))
+
+    def _purge(self, statement: str, queue: str, last: int | None) -> int:
+        """Delete in steps, between which others write: a million messages at once would keep the lock for longer than they wait."""
+        total, removed = 0, PURGED_AT_ONCE
+        while removed == PURGED_AT_ONCE:
+            with self._database.write() as connection:
+                removed = connection.execute(statement, (queue, last, PURGED_AT_ONCE)).rowcount
+            total += removed
+        return total
 
     def dead(self, queue: str, *, limit: int = 100, after: str = "", id: str = "") -> list[DeadLetter]:
         at, position = place_in_order(after) if after else (math.inf, 0)

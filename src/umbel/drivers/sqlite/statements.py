@@ -65,8 +65,13 @@ SELECT (SELECT count(*) FROM umbel_messages WHERE queue = ?1 AND place = 0),
        (SELECT count(*) FROM umbel_messages WHERE queue = ?1 AND place = 2),
        (SELECT count(*) FROM umbel_messages WHERE queue = ?1 AND place = 3),
        (SELECT count(*) FROM umbel_messages WHERE queue = ?1 AND place = 4)"""
-PURGE_READY: Final = "DELETE FROM umbel_messages WHERE queue = ? AND place = 0"
-PURGE_DELAYED: Final = "DELETE FROM umbel_messages WHERE queue = ? AND place = 1"
+LAST_POSITION: Final = "SELECT max(position) FROM umbel_messages"
+PURGE_READY: Final = """
+DELETE FROM umbel_messages WHERE position IN (
+    SELECT position FROM umbel_messages WHERE queue = ? AND place = 0 AND position <= ? LIMIT ?)"""
+PURGE_DELAYED: Final = """
+DELETE FROM umbel_messages WHERE position IN (
+    SELECT position FROM umbel_messages WHERE queue = ? AND place = 1 AND position <= ? LIMIT ?)"""
 
 # Letters are named by their position and time; the position may have been used again, the two together are not.
 LETTER = "SELECT position, id, raw, reason, evidence, at FROM umbel_messages WHERE queue = ?"
