@@ -194,7 +194,7 @@ def one_round(options, folder):
             "too_early": sum(number >= LATER for number in numbers),
             "left_delayed": calls.depth().delayed,
         }
-        result["pss_mb_change"] = result["pss_mb_after"] - result["pss_mb_before"]
+        result["pss_mb_change_per_worker"] = (result["pss_mb_after"] - result["pss_mb_before"]) / options.workers
         begun = time.monotonic()
         result["purged"] = calls.app.broker.purge("celery")
         result["purge_s"] = time.monotonic() - begun
