@@ -15,7 +15,7 @@ NOW = 1_700_000_000.0
         (0.25, NOW + 0.25),
         (-5, NOW - 5),
         (timedelta(minutes=1), NOW + 60),
-        (datetime(2023, 11, 14, 22, 13, 20), NOW),  # noqa: DTZ001 - without an offset, as users write it
+        (datetime(2023, 11, 14, 22, 13, 20), NOW),
         (datetime(2023, 11, 14, 23, 13, 20, tzinfo=ZoneInfo("Europe/Berlin")), NOW),
         ("2023-11-14T22:13:20Z", NOW),
         (datetime.max.replace(tzinfo=UTC), 253402300800.0),
