@@ -15,9 +15,10 @@ from tests.servers import free_port
 from umbel import Celery, breaker
 from umbel.exceptions import BrokerUnavailable, ImproperlyConfigured
 
+redis = pytest.importorskip("redis")
 pytestmark = [pytest.mark.redis, pytest.mark.timeout(60)]
 
-BUDGET = 1.0  # seconds
+BUDGET = 0.6  # seconds
 
 
 @pytest.fixture
@@ -79,7 +80,7 @@ def test_while_no_connection_can_be_made_a_thousand_calls_fail_at_once_and_touch
     error, took = failure(app)
     assert not is_refused(error)
     assert error.unreachable
-    assert took < BUDGET + 0.5
+    assert took < BUDGET + 1
     asked, times = proxy.asked, []
     until = app.breaker.outage.next_try
     for _ in range(1000):
@@ -157,33 +158,24 @@ def test_a_frozen_or_half_open_broker_costs_the_budget_and_then_nothing(app, pro
     error, took = failure(app)  # on the connection it had: one slow call
     assert error.maybe_sent
     assert not error.unreachable
-    assert took < BUDGET + 0.5
+    assert took < BUDGET + 1
     assert app.breaker.outage is None
     error, took = failure(app)  # no new connection can be made
     assert (error.unreachable, error.maybe_sent) == (True, False)
-    assert took < BUDGET + 0.5
+    assert took < BUDGET + 1
     assert is_refused(failure(app)[0])
     proxy.thaw()
 
 
-def test_a_slow_call_opens_nothing(app, proxy, private_redis):
-    """Another thread's calls go on beside one whose reply does not come in time."""
+def test_a_slow_call_opens_nothing(app, private_redis):
     call(app)
-    started = threading.Event()
-
-    def hold() -> None:
-        with socket.create_connection(("127.0.0.1", private_redis.port)) as other:
-            other.sendall(b"DEBUG SLEEP 0.8\r\n")
-            started.set()
-            other.recv(16)
-
-    thread = threading.Thread(target=hold)
-    thread.start()
-    started.wait(5)
-    contextless(app)  # slower than its reply may be
+    with redis.Redis(port=private_redis.port) as other:
+        other.execute_command("CLIENT", "PAUSE", 700, "ALL")
+    error, _ = failure(app)  # no reply within the time for one
+    assert error.maybe_sent
     assert app.breaker.outage is None
-    thread.join()
-    call(app)
+    wait_for(lambda: contextless(app), 10)
+    assert app.breaker.outage is None
 
 
 def test_a_call_that_fails_while_later_ones_succeed_opens_nothing(app):
@@ -197,7 +189,7 @@ def test_a_call_that_fails_while_later_ones_succeed_opens_nothing(app):
 def test_a_name_that_cannot_be_looked_up_costs_at_most_the_budget(make_app):
     app = make_app("redis://nowhere.invalid:6379/0")
     error, took = failure(app)
-    assert took < BUDGET + 0.5
+    assert took < BUDGET + 1
     assert error.unreachable
     assert is_refused(failure(app)[0])
 
@@ -213,14 +205,14 @@ def test_a_look_up_that_hangs_is_left_behind_at_the_end_of_the_budget(make_app, 
     app = make_app("redis://some.where:6379/0")
     error, took = failure(app)
     ends.set()
-    assert took < BUDGET + 0.5
+    assert took < BUDGET + 1
     assert "looking up its name" in str(error)
 
 
 def test_a_port_that_nobody_listens_on_costs_no_more_than_the_budget(make_app):
     app = make_app(f"redis://127.0.0.1:{free_port()}/0")
     _, took = failure(app)
-    assert took < BUDGET + 0.5
+    assert took < BUDGET + 1
     assert is_refused(failure(app)[0])
     assert is_refused(failure(app, retry=False)[0])
 
