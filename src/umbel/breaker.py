@@ -20,7 +20,7 @@ __all__ = ["Breaker", "Outage"]
 
 logger = logging.getLogger("celery.publish")
 
-FIRST_PAUSE, LONGEST_PAUSE = 1.0, 5.0  # seconds between two tries; each that fails doubles it
+FIRST_PAUSE, LONGEST_PAUSE = 1.0, 3.0  # seconds between two tries; each that fails doubles it
 
 
 @dataclass(frozen=True, slots=True)

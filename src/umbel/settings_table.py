@@ -249,7 +249,7 @@ _ALL = (
     _("worker_timer_precision", "float", 1.0, "seconds", "The broker knows when a delayed message is due.", ACCEPTED, "CELERYD_TIMER_PRECISION"),
     _("worker_detect_quorum_queues", "bool", True, "", "Whether quorum queues on RabbitMQ are recognised.", ACCEPTED, "CELERYD_DETECT_QUORUM_QUEUES"),
     _("broker_publish_timeout", "float", 2.0, "seconds", "The longest that `delay()` waits for the broker before it raises.", IMPLEMENTED, None),
-    _("broker_publish_breaker", "bool", True, "", "Whether calls fail at once while no connection to the broker can be made. One call tries again after 1 s, later every 5 s.", IMPLEMENTED, None),
+    _("broker_publish_breaker", "bool", True, "", "Whether calls fail at once while no connection to the broker can be made. One call tries again after 1 s, later every 3 s.", IMPLEMENTED, None),
     _("task_delay_for", "'umbel'|'celery'", "umbel", "", "Who consumes delayed tasks: umbel's broker holds them back, Celery's workers do it themselves.", IMPLEMENTED, None),
     _("task_message_max_size", "int|none", 67108864, "bytes", "The most that a message may have, packed or unpacked: a larger call raises, a worker buries what is larger; 0 or None sets no limit.", IMPLEMENTED, None),
     _("result_max_size", "int|none", 67108864, "bytes", "The same for the document of a result: a task that returns more has failed; 0 or None sets no limit.", IMPLEMENTED, None),
