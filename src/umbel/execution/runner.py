@@ -36,6 +36,7 @@ from umbel.wire.size import limit_of
 __all__ = ["TaskRunner"]
 
 logger = logging.getLogger("celery.app.trace")
+LONGEST_REPR = 10_000  # characters of an exception in a line of the log
 
 
 @dataclass(slots=True)
@@ -214,8 +215,8 @@ class TaskRunner:
                     sender=call.task, task_id=call.request.id, args=call.args, kwargs=call.kwargs, request=call.request,
                     exception=error, traceback=error.__traceback__, einfo=ErrorInfo.of(error),
                 )  # fmt: skip
-            logger.critical("Task %s[%s] INTERNAL ERROR: %r", call.task.name, call.request.id, error, exc_info=True)
-            return call.outcome(Action.BURY, "", reason=f"internal error after {exc!r}: {error!r}", kind="broken")
+            logger.critical("Task %s[%s] INTERNAL ERROR: %s", call.task.name, call.request.id, saferepr(error), exc_info=True)
+            return call.outcome(Action.BURY, "", reason=f"internal error after {saferepr(exc)}: {saferepr(error)}", kind="broken")
 
     def _retried(self, call: Call, exc: Retry) -> Outcome:
         info = ErrorInfo.of(exc)
@@ -253,14 +254,14 @@ class TaskRunner:
                 sender=task, task_id=request.id, exception=exc, args=call.args, kwargs=call.kwargs, traceback=exc.__traceback__, einfo=info
             )
         if isinstance(exc, tuple(task.throws)):
-            self._log(logging.INFO, "Task %(name)s[%(id)s] raised expected: %(exc)s", call, exc=repr(exc))
+            self._log(logging.INFO, "Task %(name)s[%(id)s] raised expected: %(exc)s", call, exc=saferepr(exc, LONGEST_REPR))
         else:
-            self._log(logging.ERROR, "Task %(name)s[%(id)s] raised unexpected: %(exc)s", call, info=info, exc=repr(exc))
+            self._log(logging.ERROR, "Task %(name)s[%(id)s] raised unexpected: %(exc)s", call, info=info, exc=saferepr(exc, LONGEST_REPR))
         self._after(call, states.FAILURE, exc, info)
         acks = task.acks_on_failure_or_timeout if task.acks_on_failure is None else task.acks_on_failure
         if acks or not task.acks_late:
             return call.outcome(Action.ACK, states.FAILURE, meta)
-        return call.outcome(Action.BURY, states.FAILURE, meta, reason=f"failed: {exc!r}", kind="failed", traceback=info.text)
+        return call.outcome(Action.BURY, states.FAILURE, meta, reason=f"failed: {saferepr(exc)}", kind="failed", traceback=info.text)
 
     def _after(self, call: Call, state: str, value: Any, info: ErrorInfo | None) -> None:
         kind: Any = type(call.task)

@@ -16,7 +16,7 @@ import msgspec
 from umbel.exceptions import DecodeError, EncodeError, InvalidTaskError, SerializationError
 from umbel.wire import serializers
 from umbel.wire.compression import decompress
-from umbel.wire.headers import Glimpse, Headers, check_names
+from umbel.wire.headers import Glimpse, check_names
 from umbel.wire.jsontypes import dumps, loads, parse
 from umbel.wire.saferepr import saferepr
 from umbel.wire.size import DEFAULT_LIMIT
@@ -134,7 +134,7 @@ def decode(raw: bytes, *, limit: int = DEFAULT_LIMIT) -> Message:
     for name in ("task", "id"):
         if not isinstance(headers.get(name), str) or not headers[name]:
             raise DecodeError(f"The header {name!r} of a task message is {saferepr(headers.get(name), 60)}, not a text.")
-    if len(_convert(headers, Headers).timelimit or ()) == 1:
+    if len(_convert({"headers": headers, "properties": message.properties}, Glimpse).headers.timelimit or ()) == 1:
         raise DecodeError(f"The header 'timelimit' is {saferepr(headers['timelimit'], 60)}. It must be [hard, soft], in seconds or null.")
     check_names(headers["task"], headers["id"])
     if headers.get("retries") is None:
