@@ -3,6 +3,7 @@
 import asyncio
 import ctypes
 import os
+import signal
 import subprocess
 import sys
 import threading
@@ -110,6 +111,20 @@ def starts_things(number: int) -> str:
     said = subprocess.run([sys.executable, "-c", "print('from a program')"], capture_output=True, text=True, check=True).stdout
     note(f"{number}")
     return said.strip()
+
+
+@app.task
+def kills_its_node(number: int) -> None:
+    """What the out-of-memory killer does to a container: the worker dies with all its processes."""
+    note(f"kills_its_node {number}")
+    os.killpg(os.getpgid(0), signal.SIGKILL)
+
+
+@app.task(bind=True)
+def tells_attempts(self, number: int, seconds: float) -> None:
+    time.sleep(seconds)
+    note(f"attempts {self.request.get('umbel_attempts') or 0}")
+    note(f"{number}")
 
 
 if os.environ.get("FAULTS_INIT_RAISES"):
