@@ -62,7 +62,7 @@ def run(plan: Plan, folder: Path) -> Report:
     ) as world:
         fits = [n for n in NEMESES if plan.driver in n.drivers and set(n.pools) & set(plan.pools) and n.kind in (plan.nemeses or {n.kind})]
         _attack(world, [nemesis(world) for nemesis in fits], plan.seconds)
-        wrong = _rest(world, plan.patience)
+        wrong = world.wrong + _rest(world, plan.patience)
         (folder / "incidents").write_text("".join(f"{incident}\n" for incident in world.incidents))
         dead = {letter.id for queue in QUEUES for letter in world.broker.dead(queue, limit=100_000)}
         waiting = sum((d.ready or 0) + (d.delayed or 0) + (d.claimed or 0) + (d.parked or 0) for d in world.depths())

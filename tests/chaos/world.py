@@ -48,7 +48,7 @@ class Node:
     pool: str
     proxy: Proxy | None
     running: Running | None = None
-    lives: int = 0
+    log_before: int = 0  # characters of the log that belong to its earlier lives
 
     @property
     def pid(self) -> int:
@@ -58,6 +58,10 @@ class Node:
     @property
     def alive(self) -> bool:
         return self.running is not None and self.running.process.poll() is None
+
+    def is_ready(self) -> bool:
+        assert self.running is not None
+        return " ready." in self.running.log()[self.log_before :]
 
     def zygote(self) -> int | None:
         """The pid of its first child: the zygote, or under solo the keeper."""
@@ -88,6 +92,7 @@ class World:
     pace: float
     kinds: tuple[str, ...]
     incidents: list[Incident] = field(default_factory=list)
+    wrong: list[str] = field(default_factory=list)  # what nemeses saw that should not be
 
     def __enter__(self) -> Self:
         self.chance = random.Random(self.seed)
@@ -155,7 +160,7 @@ class World:
         if node.running is not None:
             node.running.end_group()
             node.running.process.wait()
-        node.lives += 1
+            node.log_before = len(node.running.log())
         url = node.proxy.url if node.proxy else self.url
         command = [sys.executable, "-m", "umbel", "-A", "chaos_app", "worker", "-l", "INFO", "-P", node.pool, "-c", "2", "-n", node.name]
         node.running = Running(
