@@ -123,6 +123,7 @@ class World:
         self._stack.callback(self.broker.close)
         self.nodes = [Node(f"n{i}", pool, self._proxy()) for i, pool in enumerate(self.pools, 1)]
         self.producer_proxy = self._proxy()
+        self._stack.callback(self._end_nodes)
         for node in self.nodes:
             self.start(node)
         for node in self.nodes:
@@ -166,7 +167,6 @@ class World:
         node.running = Running(
             [*command, "-Q", ",".join(QUEUES)], cwd=APPS, env=self._env(url, node.name), log=self.folder / f"{node.name}.log"
         )
-        self._stack.callback(end, node.running)
 
     def mend(self) -> None:
         """Start again what has ended, as a supervisor does."""
@@ -182,6 +182,11 @@ class World:
         running = Running(script, cwd=APPS, env=self._env(url, "producer"), log=self.folder / "producers.log", stdin=subprocess.PIPE)
         self._stack.callback(end, running)
         return running
+
+    def _end_nodes(self) -> None:
+        for node in self.nodes:
+            if node.running is not None:
+                end(node.running)
 
     def quiet_producers(self) -> None:
         for producer in self.producers:
