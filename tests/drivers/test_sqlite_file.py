@@ -58,6 +58,24 @@ def test_a_lock_that_another_holds_ends_the_call_in_time(broker, path):
     assert broker.depth(["q"])["q"].ready == 1
 
 
+def test_a_recovery_that_waited_for_the_lock_takes_nothing_from_an_owner_that_waited_too(path):
+    patient = SQLiteBroker(f"sqlite:///{path}", timeout=10)
+    patient.publish([item("q", "a")])
+    patient.join("busy", ["q"], lease=0.2)
+    patient.join("looking", ["q"], lease=60)
+    assert len(patient.fetch("q", 1, owner="busy", seq=1)) == 1
+    holder = sqlite3.connect(path, isolation_level=None, check_same_thread=False)
+    holder.execute("BEGIN IMMEDIATE")
+    time.sleep(0.3)  # the lease lapses, and nobody can renew
+    release = threading.Timer(1.0, holder.execute, ("ROLLBACK",))
+    release.start()
+    assert not patient.recover("q", owner="looking", limit=10).deliveries
+    release.join()
+    holder.close()
+    assert patient.renew("busy", ["q"], lease=0.2), "an outage took the claim of an owner that lives"
+    patient.close()
+
+
 def test_a_full_disk_is_told_and_stores_nothing(broker, path):
     broker.publish([item("q", "a")])
     with broker._database.read() as connection:

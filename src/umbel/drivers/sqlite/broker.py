@@ -39,6 +39,7 @@ READY, DELAYED, PARKED, DEAD = 0, 1, 3, 4  # see schema.sql
 PROMOTED_AT_ONCE = 1000
 PURGED_AT_ONCE = 5000
 REVOKED_AT_ONCE = 1000
+VALID = 0.5  # seconds after which an order to recover is void
 
 
 class SQLiteBroker(Broker):
@@ -173,8 +174,10 @@ class SQLiteBroker(Broker):
         with self._database.write() as connection:
             if last_seq(connection, queue, owner) is None:
                 raise OwnerLost(owner)
+            # While this waited for the lock nobody could renew: owners that live may seem to have lapsed.
+            late = self._clock.now() - now > VALID
             lapsed = connection.execute(sql.LAPSED, (queue, owner, now)).fetchall()
-            if not lapsed:
+            if late or not lapsed:
                 return Recovered(deliveries=(), more=False)
             lost, fence = lapsed[0][0], next_fence(connection)
             connection.execute(sql.REAP, (queue, lost))
