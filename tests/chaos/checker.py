@@ -10,6 +10,7 @@ from pathlib import Path
 from tests.chaos.nemeses import GENTLE, SILENCING
 from tests.chaos.world import Incident
 
+DYING = 2.0  # seconds from the begin of a task that kills its process to the end of that process
 LATE = 3.0  # seconds after an incident, beside the lease, in which a repeat is its consequence
 
 
@@ -66,6 +67,7 @@ def check(ledger: Path, acks: Path, incidents: Sequence[Incident], *, dead: Abst
     """Compare what was promised with what was done."""
     runs, sent = read_ledger(ledger)
     acknowledged = set(acks.read_text().split()) | sent
+    incidents = [*incidents, *suicides(runs)]
     by_key: dict[str, list[Run]] = defaultdict(list)
     for run in runs:
         by_key[run.key].append(run)
@@ -78,6 +80,12 @@ def check(ledger: Path, acks: Path, incidents: Sequence[Incident], *, dead: Abst
         _compare(those, incidents, lease, findings)
     findings.recoveries = recoveries(by_key, incidents)
     return findings
+
+
+def suicides(runs: Iterable[Run]) -> list[Incident]:
+    """Return the deaths that tasks died by their own hand: others that ran in the same process died with them."""
+    own = (run for run in runs if run.ended is None and run.key.endswith(("-oom", "-poison")))
+    return [Incident("suicide", run.node, run.began, run.began + DYING, (run.pid,)) for run in own]
 
 
 def _compare(runs: list[Run], incidents: Sequence[Incident], lease: float, findings: Findings) -> None:
