@@ -5,6 +5,7 @@ python -m tests.chaos.run --seeds 20 --seconds 120 --driver redis,sqlite
 
 import argparse
 import random
+import signal
 import statistics
 import sys
 import tempfile
@@ -164,6 +165,7 @@ def main() -> int:
     parser.add_argument("--pools", default="", help="one per node, names with commas; drawn from the seed by default")
     parser.add_argument("--keep", type=Path, help="a folder for ledgers and logs; those of a seed that fails are kept in any case")
     options = parser.parse_args()
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # what it started is ended in any case
     drivers = options.driver.split(",")
     seeds = [options.seed] if options.seed is not None else list(range(1, options.seeds + 1))
     reports = []
