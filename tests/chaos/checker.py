@@ -48,14 +48,18 @@ def read_ledger(path: Path) -> tuple[list[Run], set[str]]:
     runs: dict[str, Run] = {}
     sent: set[str] = set()
     for line in path.read_text().splitlines():
-        at, what, key, name, pid, node, detail = line.split(" ")
+        if not line.endswith(" ."):
+            continue  # its writer was killed in the middle of it
+        at, what, key, name, pid, node, detail, _ = line.split(" ")
         if what == "begin":
             # Names are of a process id and a number; a process id may be used again.
             runs[name if name not in runs else f"{name}@{at}"] = Run(key, name, int(pid), node, detail, float(at), float(at))
             continue
         if what == "sent":
             sent.add(detail)
-        run = runs[name]
+        run = runs.get(name)
+        if run is None:
+            continue  # its begin was cut
         assert run.key == key, f"the process id {pid} was used again"
         run.last = float(at)
         if what == "end":
