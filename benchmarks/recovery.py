@@ -2,7 +2,8 @@
 
 Each incident is one kill; the figure is the time from the kill to the next run of the task, as its ledger says. Cases: a child of
 the default pool; whole nodes, one after the other at random moments, beside a node that lives on and is idle, or has a long queue
-of short tasks to do; a node that held 2,000 claims. On a private Redis that flushes each write, and on SQLite.
+of short tasks to do; a node in the middle of 10,000 short tasks, with what it had claimed; a node that held 2,000 claims, many
+more than a worker claims by default. On a private Redis that flushes each write, and on SQLite.
 """
 
 import contextlib
@@ -110,6 +111,23 @@ def node_case(stage, incidents, chance, *, busy):
     return [runs[1].began - killed[key] for key, runs in stage.runs().items()]
 
 
+def flood_case(stage, incidents, chance):  # noqa: ARG001 - one incident, with as many claims as a default worker holds
+    """Two nodes run short tasks as fast as they can; one is killed with all that it has claimed."""
+    nodes = [stage.worker("-c", "2") for _ in range(2)]
+    ready(nodes)
+    time.sleep(stage.lease + 2)
+    stage.send("quick.delay_many([((f'k{i}',), {}) for i in range(10000)])")
+    wait_until(lambda: len(stage.runs()) > 2000, 60, "the tasks did not start")
+    at = time.monotonic()
+    os.killpg(killed_with.pid, signal.SIGKILL)
+    wait_until(lambda: len(stage.runs()) == 10000, stage.lease + 60, "not all ran")
+    # What the other took from the queue itself ran long before the lease was over.
+    seconds = [run.began - at for runs in stage.runs().values() for run in runs if run.began > at + 0.7 * stage.lease]
+    if not seconds:
+        raise BenchError("the killed node held nothing")
+    return seconds
+
+
 def many_case(stage, incidents, chance):  # noqa: ARG001 - one incident with many claims
     """A node claims 2,000 messages and is never heard of again."""
     stage.send(f"quick.delay_many([((f'k{{i}}',), {{}}) for i in range({CLAIMS})])")
@@ -133,6 +151,7 @@ CASES = {
     "child": child_case,
     "node, others idle": lambda *args: node_case(*args, busy=False),
     "node, others busy": lambda *args: node_case(*args, busy=True),
+    "node full of short tasks": flood_case,
     f"node with {CLAIMS} claims": many_case,
 }
 
