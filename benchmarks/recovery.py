@@ -111,6 +111,20 @@ def node_case(stage, incidents, chance, *, busy):
     return [runs[1].began - killed[key] for key, runs in stage.runs().items()]
 
 
+def long_case(stage, incidents, chance):  # noqa: ARG001 - one incident of two tasks
+    """Kill a node that runs two long tasks, which take as long when they run again."""
+    victim = stage.worker("-c", "2")
+    ready([victim])
+    stage.send("[long.delay(f'k{i}', 600) for i in range(2)]")
+    wait_until(lambda: len(stage.runs()) == 2, 60, "the tasks did not start")
+    ready([stage.worker("-c", "2")])
+    time.sleep(stage.lease + 2 + chance.uniform(0, stage.lease / 4))
+    at = time.monotonic()
+    os.killpg(victim.pid, signal.SIGKILL)
+    wait_until(lambda: all(len(runs) > 1 for runs in stage.runs().values()), stage.lease + 60, "not all ran again")
+    return [runs[1].began - at for runs in stage.runs().values()]
+
+
 def flood_case(stage, incidents, chance):  # noqa: ARG001 - one incident, with as many claims as a default worker holds
     """Two nodes run short tasks as fast as they can; one is killed with all that it has claimed."""
     nodes = [stage.worker("-c", "2") for _ in range(2)]
@@ -151,6 +165,7 @@ CASES = {
     "child": child_case,
     "node, others idle": lambda *args: node_case(*args, busy=False),
     "node, others busy": lambda *args: node_case(*args, busy=True),
+    "node of two long tasks": long_case,
     "node full of short tasks": flood_case,
     f"node with {CLAIMS} claims": many_case,
 }

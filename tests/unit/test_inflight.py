@@ -12,7 +12,7 @@ from umbel.execution.verdict import Request
 from umbel.pools.base import OnDeath, OnOutcomes, Pool, Slot
 from umbel.task import Task
 from umbel.wire.message import Message, encode, glance
-from umbel.worker.inflight import ALONE, HORIZON, MOST, Inflight
+from umbel.worker.inflight import ALONE, APART, HORIZON, MOST, Inflight
 
 
 class Slots(Pool):
@@ -180,12 +180,15 @@ def test_one_suspect_runs_at_a_time_and_others_run_beside_it(count, capacity, ma
     assert len(sent(inflight.assign())) == 1
 
 
-def test_a_suspect_that_has_run_for_a_while_lets_the_next_one_start(monkeypatch):
+@pytest.mark.parametrize(("marks", "seconds"), [({"suspect": True}, APART), ({"suspect": True, "attempts": 1}, ALONE)])
+def test_a_suspect_that_has_run_for_a_while_lets_the_next_one_start(monkeypatch, marks, seconds):
     inflight = Inflight(Slots(2), cap=None)
-    inflight.add(requests(Long, 2, suspect=True))
+    inflight.add(requests(Long, 2, **marks))
     assert len(sent(inflight.assign())) == 1
     now = time.monotonic()
-    monkeypatch.setattr(time, "monotonic", lambda: now + ALONE + 1)
+    monkeypatch.setattr(time, "monotonic", lambda: now + seconds - 0.2)
+    assert inflight.assign() == []
+    monkeypatch.setattr(time, "monotonic", lambda: now + seconds + 0.2)
     assert len(sent(inflight.assign())) == 1
 
 

@@ -26,7 +26,8 @@ SHORT = 0.01  # seconds: what runs longer travels alone
 PACKET_JOBS, PACKET_SECONDS = 64, 0.005
 MOST = 500  # messages in one claim
 LONG = 1e9
-ALONE = 10.0  # seconds of a suspect's run in which no other suspect starts
+APART = 0.5  # seconds of a suspect's run in which no other suspect starts: what kills its process mostly does so at once
+ALONE = 10.0  # the same between two that have both lost an attempt: one of them may be slow to kill
 QUICKEST = 2e-5  # seconds: no task is taken to be quicker
 
 
@@ -124,7 +125,7 @@ class Inflight:
     def _assign_suspect(self, packets: dict[Slot, list[tuple[int, Request]]]) -> Slot | None:
         """Let the first suspect start if it may; return the slot that must get nothing more, so that it can soon."""
         now = time.monotonic()
-        if not self.suspects or any(now - began < ALONE for began in self._began.values()):
+        if not self.suspects or any(now - began < self._apart(tag) for tag, began in self._began.items()):
             return None
         slot = self._slot(LONG, None)
         if slot is None:
@@ -133,6 +134,14 @@ class Inflight:
         self._began[tag] = now
         self._put(packets, slot, tag, request, LONG)
         return None
+
+    def _apart(self, tag: int) -> float:
+        """Return for how many seconds the run of *tag* holds up the first suspect.
+
+        Most suspects did nothing, and long tasks that wait for one another would be late by minutes after the death of a node.
+        """
+        both_died = self.sent[tag][0].delivery.attempts and self.suspects[0][1].delivery.attempts
+        return ALONE if both_died else APART
 
     def _put(self, packets: dict[Slot, list[tuple[int, Request]]], slot: Slot, tag: int, request: Request, expected: float) -> None:
         if not slot.jobs:
