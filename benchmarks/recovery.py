@@ -133,7 +133,7 @@ def flood_case(stage, incidents, chance):  # noqa: ARG001 - one incident, with a
     stage.send("quick.delay_many([((f'k{i}',), {}) for i in range(10000)])")
     wait_until(lambda: len(stage.runs()) > 2000, 60, "the tasks did not start")
     at = time.monotonic()
-    os.killpg(killed_with.pid, signal.SIGKILL)
+    os.killpg(nodes[0].pid, signal.SIGKILL)
     wait_until(lambda: len(stage.runs()) == 10000, stage.lease + 60, "not all ran")
     # What the other took from the queue itself ran long before the lease was over.
     seconds = [run.began - at for runs in stage.runs().values() for run in runs if run.began > at + 0.7 * stage.lease]
