@@ -259,7 +259,7 @@ class SoftTimeLimitExceeded(Exception):
 
 
 class TimeLimitExceeded(Exception):
-    """The task ran longer than its hard time limit and its process was killed; the argument is the limit in seconds."""
+    """The task ran longer than its hard time limit and was ended; the argument is the limit in seconds."""
 
     def __str__(self) -> str:
         return f"TimeLimitExceeded{self.args!r}"

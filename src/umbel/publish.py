@@ -47,8 +47,6 @@ LATER = {
     "link_error": "Callbacks for errors come",
     "chain": "Workflows come",
     "chord": "Workflows come",
-    "time_limit": "Time limits come",
-    "soft_time_limit": "Time limits come",
 }
 DELIVERY_MODES = {"persistent": 2, "transient": 1}
 CHUNK = 500  # messages in one call of the broker
@@ -121,6 +119,7 @@ def _make_plan(app: Umbel, name: str, task: Task[..., Any] | None) -> Plan:
     if task is not None:
         _refuse_limits(task)
     defaults = {key: value for key in CALL_ATTRIBUTES if (value := getattr(task, key, None)) is not None}
+    defaults.update({} if task is None else task.time_limits())
     mode = conf.task_default_delivery_mode
     return Plan(
         app=app,
@@ -140,7 +139,7 @@ def _make_plan(app: Umbel, name: str, task: Task[..., Any] | None) -> Plan:
 
 
 def _refuse_limits(task: Task[..., Any]) -> None:
-    for name in ("time_limit", "soft_time_limit", "rate_limit"):
+    for name in ("rate_limit",):
         value = vars(task).get(name, getattr(type(task), name))
         if value is not None:
             raise NotSupported(f"{task.name} has {name}={value!r}: limits come with a later version of umbel. Take it off the task.")
@@ -287,7 +286,7 @@ def _template(name: str, ignore_result: bool | None) -> dict[str, Any]:
 def _headers(plan: Plan, slip: Slip, options: Mapping[str, Any]) -> dict[str, Any]:
     headers = plan.headers.copy()
     headers["id"] = headers["root_id"] = slip.id
-    headers["timelimit"] = [None, None]
+    headers["timelimit"] = [options.get("time_limit"), options.get("soft_time_limit")]
     headers["origin"] = slip.origin
     headers["stamps"] = {}
     if current_frame() is not None and (frame := worker_frame()) is not None:

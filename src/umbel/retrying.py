@@ -65,6 +65,9 @@ def build_retry(
     if eta is None and countdown is None:
         countdown = task.default_retry_delay
     again = {**_carried(request), **options, "retries": request.retries + 1}
+    if options.keys() & {"time_limit", "soft_time_limit"}:
+        hard, soft = again.pop("timelimit")
+        again = {"time_limit": hard, "soft_time_limit": soft, **again}
     again.update({"countdown": countdown} if countdown is not None else {"eta": eta})
     positional, named = _arguments(task, request, args, kwargs)
     draft = task.draft(positional, named, again)

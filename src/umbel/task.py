@@ -130,6 +130,18 @@ class Task(Generic[P, R]):
         finally:
             pop_frame(token)
 
+    def time_limits(self) -> dict[str, Any]:
+        """Return its own limits, which travel with each call; those of the settings are for the worker that runs it.
+
+        Raises:
+            ValueError: the soft limit is above the hard one.
+        """
+        own = {name: vars(self).get(name, getattr(type(self), name)) for name in ("time_limit", "soft_time_limit")}
+        hard, soft = own.values()
+        if hard and soft and soft > hard:
+            raise ValueError(f"soft_time_limit must be less than or equal to time_limit: {self.name} has {soft} and {hard} seconds.")
+        return {name: value for name, value in own.items() if value is not None}
+
     # --- calling
 
     def delay(self, *args: P.args, **kwargs: P.kwargs) -> AsyncResult[R]:

@@ -3,8 +3,8 @@
 import pytest
 
 LATER_OPTIONS = [
-    ("-B",), ("--beat",), ("-D",), ("--detach",), ("--autoscale", "10,3"), ("--autoscale=10",), ("-S", "state.db"), ("--time-limit", "5"),
-    ("--soft-time-limit=5",), ("--max-tasks-per-child", "10"), ("--max-memory-per-child", "1000"), ("--pidfile", "x.pid"), ("--uid", "me"),
+    ("-B",), ("--beat",), ("-D",), ("--detach",), ("--autoscale", "10,3"), ("--autoscale=10",), ("-S", "state.db"),
+    ("--pidfile", "x.pid"), ("--uid", "me"),
     ("-s", "beat.db"), ("--scheduler", "x:Y"),
 ]  # fmt: skip
 

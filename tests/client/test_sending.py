@@ -170,19 +170,38 @@ def test_an_argument_that_is_no_json_is_refused_by_the_name_of_the_task(app, add
     assert sent(app) == []
 
 
-@pytest.mark.parametrize("option", ["link", "link_error", "chain", "chord", "time_limit", "soft_time_limit"])
+@pytest.mark.parametrize("option", ["link", "link_error", "chain", "chord"])
 def test_what_is_not_built_yet_says_so(add, option):
     with pytest.raises(NotSupported, match=option):
         add.apply_async((1,), **{option: 5})
 
 
 def test_a_limit_on_the_task_says_so_at_each_call(app):
-    @app.task(time_limit=5)
+    @app.task(rate_limit="5/m")
     def limited(): ...
 
     for _ in range(2):
-        with pytest.raises(NotSupported, match="time_limit"):
+        with pytest.raises(NotSupported, match="rate_limit"):
             limited.delay()
+
+
+def test_time_limits_travel_as_hard_and_soft_and_those_of_the_call_win(app, add):
+    @app.task(time_limit=30, soft_time_limit=20)
+    def limited(): ...
+
+    app.conf.task_time_limit = 99  # for workers to apply
+    add.delay(1, 2)
+    limited.delay()
+    limited.apply_async(time_limit=3, soft_time_limit=2)
+    assert [message["headers"]["timelimit"] for message in sent(app)] == [[None, None], [30, 20], [3, 2]]
+
+
+def test_a_soft_limit_above_the_hard_one_is_refused_at_the_call(app):
+    @app.task(time_limit=5, soft_time_limit=6)
+    def limited(): ...
+
+    with pytest.raises(ValueError, match="soft_time_limit must be less than or equal to time_limit"):
+        limited.delay()
 
 
 def test_many_calls_are_sent_at_once(app, add):

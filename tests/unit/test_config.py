@@ -354,9 +354,9 @@ def test_the_table_has_what_was_set_and_with_defaults_everything():
 
 
 def test_settings_without_effect_or_not_built_are_listed_when_set_to_something():
-    conf = settings({"broker_pool_limit": 5, "broker_heartbeat": 120, "task_time_limit": 30, "timezone": "UTC"})
+    conf = settings({"broker_pool_limit": 5, "broker_heartbeat": 120, "worker_autoscaler": "x:Y", "timezone": "UTC"})
     assert conf.set_with("accepted") == ["broker_pool_limit"]
-    assert conf.set_with("later") == ["task_time_limit"]
+    assert conf.set_with("later") == ["worker_autoscaler"]
 
 
 def test_the_first_value_that_is_set_is_found():

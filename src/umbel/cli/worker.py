@@ -21,8 +21,8 @@ IGNORED_VALUES = (("-O", "--optimization"), ("--heartbeat-interval",), ("--pool-
 
 LATER_FLAGS = (("-B", "--beat"), ("-D", "--detach"))
 LATER_VALUES = (
-    ("--autoscale",), ("--executable",), ("--gid",), ("--max-memory-per-child",), ("--max-tasks-per-child",), ("--pidfile",),
-    ("-s", "--schedule-filename", "--schedule"), ("--scheduler",), ("--soft-time-limit",), ("-S", "--statedb"), ("--time-limit",),
+    ("--autoscale",), ("--executable",), ("--gid",), ("--pidfile",),
+    ("-s", "--schedule-filename", "--schedule"), ("--scheduler",), ("-S", "--statedb"),
     ("--uid",), ("--umask",),
 )  # fmt: skip
 
@@ -94,6 +94,16 @@ def own_options() -> list[click.Parameter]:
         click.Option(["-E", "--task-events", "--events"], is_flag=True, help="Accepted; events come with a later version."),
         click.Option(["--prefetch-multiplier"], type=click.IntRange(min=0), help="Messages to hold per slot at most; 0: as run times say."),
         click.Option(["--disable-prefetch"], is_flag=True, help="Hold one message per slot at most."),
+        click.Option(
+            ["--time-limit"], type=click.FloatRange(min=0), help="Seconds after which a task is ended; task_time_limit by default."
+        ),
+        click.Option(
+            ["--soft-time-limit"],
+            type=click.FloatRange(min=0),
+            help="Seconds after which SoftTimeLimitExceeded is raised in a task; task_soft_time_limit by default.",
+        ),
+        click.Option(["--max-tasks-per-child"], type=click.IntRange(min=0), help="Tasks after which a process is replaced."),
+        click.Option(["--max-memory-per-child"], type=click.IntRange(min=0), help="KiB of memory above which a process is replaced."),
         click.Option(["--purge", "--discard"], is_flag=True, help="Delete what waits in the queues first. There is no undo."),
     ]
 

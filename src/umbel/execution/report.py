@@ -16,9 +16,11 @@ from umbel.app import Umbel
 from umbel.backend import Record
 from umbel.broker import Evidence, Verb
 from umbel.context import Context
-from umbel.exceptions import NotRegistered, TaskRevokedError, WorkerLostError
+from umbel.exceptions import NotRegistered, TaskRevokedError, TimeLimitExceeded, WorkerLostError
 from umbel.execution.documents import Documents
 from umbel.execution.failure import ErrorInfo
+from umbel.execution.limits import acks_on
+from umbel.execution.outcome import Action, Outcome
 from umbel.execution.request import context_of
 from umbel.execution.verdict import Lost, Refused, Request
 from umbel.pools.base import Death, signal_name
@@ -94,15 +96,33 @@ class Reporter:
         logger.error("Task handler raised error: %r. Task %s[%s]: %s", exc, name, task_id, what)
         if not verdict.failed:
             return None
+        self._tell_failure(request, exc)
+        if self._ignored(request) and not request.task.store_errors_even_if_ignored:
+            return None
+        return self._of_state(request, states.FAILURE, exc)
+
+    def timed_out(self, tag: int, request: Request, traceback: str) -> Outcome:
+        """Tell of a task that had to be ended at its hard limit."""
+        task, limits = request.task, request.limits()
+        exc = TimeLimitExceeded(limits.hard if limits else None)
+        where = f"\nIt was here:\n{traceback}" if traceback else ""
+        logger.error("Task handler raised error: %r", exc)
+        logger.error("Hard time limit (%ss) exceeded for %s[%s]%s", *exc.args, task.name, request.glance.id, where)
+        self._tell_failure(request, exc)
+        meta = None
+        if not self._ignored(request) or task.store_errors_even_if_ignored:
+            meta = self._of_state(request, states.FAILURE, exc, traceback=traceback or None).meta
+        if not task.acks_late or acks_on(task, task.acks_on_timeout):
+            return Outcome(tag, Action.ACK, states.FAILURE, 0.0, meta)
+        return Outcome(tag, Action.BURY, states.FAILURE, 0.0, meta, reason=f"failed: {exc!r}", kind="failed", traceback=traceback)
+
+    def _tell_failure(self, request: Request, exc: Exception) -> None:
         if signals.task_failure.receivers:
             context = self._context(request)
             signals.task_failure.send(
                 sender=request.task, task_id=request.glance.id, exception=exc, args=context.args, kwargs=context.kwargs,
                 traceback=None, einfo=ErrorInfo.of(exc),
             )  # fmt: skip
-        if self._ignored(request) and not request.task.store_errors_even_if_ignored:
-            return None
-        return self._of_state(request, states.FAILURE, exc)
 
     def refused(self, refused: Refused) -> None:
         """Say why a message does not run here."""
@@ -139,8 +159,8 @@ class Reporter:
         context.hostname, context.fence = self._node, request.delivery.fence
         return context
 
-    def _of_state(self, request: Request, state: str, result: Any) -> Record:
-        meta = self._documents.write_surely(self._context(request), state, result)
+    def _of_state(self, request: Request, state: str, result: Any, traceback: str | None = None) -> Record:
+        meta = self._documents.write_surely(self._context(request), state, result, traceback)
         return self._record(request.glance.id, state, meta, request.delivery.fence)
 
 

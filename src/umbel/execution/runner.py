@@ -16,16 +16,18 @@ from collections.abc import Coroutine
 from concurrent.futures import ThreadPoolExecutor
 from contextvars import Token, copy_context
 from dataclasses import dataclass, field
-from functools import cache
+from functools import cache, partial
 from typing import Any, NamedTuple
 
 from umbel import signals, states
 from umbel.app import Umbel
 from umbel.context import Context
 from umbel.current import pop_frame, push_frame
-from umbel.exceptions import ContentDisallowed, Ignore, NotSupported, Reject, Retry
+from umbel.exceptions import ContentDisallowed, Ignore, NotSupported, Reject, Retry, TimeLimitExceeded
 from umbel.execution.documents import Documents
 from umbel.execution.failure import ErrorInfo
+from umbel.execution.limits import Guard, HardLimit, Limits, acks_on, bounded, climb, limits_of
+from umbel.execution.loop_thread import LoopThread
 from umbel.execution.outcome import Action, Job, Outcome, Replacement
 from umbel.execution.request import open_request
 from umbel.logs import flush_redirected, task_in_log
@@ -36,6 +38,7 @@ from umbel.wire.size import limit_of
 __all__ = ["TaskRunner"]
 
 logger = logging.getLogger("celery.app.trace")
+request_log = logging.getLogger("celery.worker.request")
 LONGEST_REPR = 10_000  # characters of an exception in a line of the log
 
 
@@ -86,6 +89,7 @@ class TaskRunner:
     def __init__(self, app: Umbel, *, node: str, eager: bool = False) -> None:
         self._app, self._node, self._eager = app, node, eager
         self._loop = LoopThread()
+        self.left_behind = False  # something goes on here after its hard limit: this process should end soon
         conf = app.conf
         self._accept = app.accepted_content()
         self._documents, self._limit = Documents(app, conf), limit_of(conf.task_message_max_size)
@@ -93,16 +97,19 @@ class TaskRunner:
 
     # In this thread
 
-    def run(self, job: Job) -> Outcome:
-        """Run one message in this thread; a coroutine runs on this process's long-lived loop."""
+    def run(self, job: Job, guard: Guard | None = None) -> Outcome:
+        """Run one message in this thread; a coroutine runs on this process's long-lived loop.
+
+        Through *guard* its parent can interrupt a function; a coroutine keeps to its limits by itself.
+        """
         call = self._open(job)
         if isinstance(call, Outcome):
             return call
         process = os.getpid()
         try:
-            value = self._start(call)
+            value = self._start(call) if guard is None else self._start_guarded(call, guard)
             if inspect.iscoroutine(value):
-                value = self._loop.wait_for(value)
+                value = self._loop.wait_for(value if self._eager else self._awaited(call, value))
             self._end_copy(process)
             outcome = self._succeeded(call, value)
         except BaseException as exc:  # noqa: BLE001 - whatever a task raises becomes an outcome
@@ -118,15 +125,47 @@ class TaskRunner:
         if isinstance(call, Outcome):
             return call
         if not inspect.iscoroutinefunction(call.task.run):
-            self._unframe(call)
-            return await asyncio.get_running_loop().run_in_executor(executor, copy_context().run, self.run, job)
+            return await self._run_in(executor, job, call)
         try:
-            outcome = self._succeeded(call, await self._start(call))
+            outcome = self._succeeded(call, await self._awaited(call, self._start(call)))
         except (Exception, asyncio.CancelledError, SystemExit) as exc:  # noqa: BLE001 - whatever a task raises becomes an outcome
             outcome = self._ended(call, exc)
         return self._close(call, outcome)
 
+    async def _run_in(self, executor: ThreadPoolExecutor, job: Job, call: Call) -> Outcome:
+        """Run a function in a thread, within its limits. One that does not end is left there, and its outcome is dropped."""
+        self._unframe(call)
+        limits, guard = self._limits(call), Guard()
+        running = asyncio.get_running_loop().run_in_executor(executor, copy_context().run, self.run, job, guard)
+        if limits is None or await climb(running, limits, partial(guard.interrupt, job.tag), partial(self._say_soft, call, limits)):
+            return await running
+        self.left_behind = True
+        return self._ended(call, HardLimit())
+
     # The steps
+
+    def _limits(self, call: Call) -> Limits | None:
+        return limits_of(call.request.timelimit, call.task)
+
+    def _awaited(self, call: Call, coroutine: Coroutine[Any, Any, Any]) -> Coroutine[Any, Any, Any]:
+        """Return what to await for *coroutine*: itself, if it has no limits."""
+        limits = self._limits(call)
+        if limits is None or not inspect.iscoroutine(coroutine):
+            return coroutine
+        return bounded(coroutine, limits, partial(self._say_soft, call, limits), partial(setattr, self, "left_behind", True))
+
+    def _start_guarded(self, call: Call, guard: Guard) -> Any:
+        try:
+            guard.enter(call.tag)
+            return self._start(call)
+        finally:
+            guard.leave()
+            if guard.expired:  # whatever the task made of it
+                raise HardLimit
+
+    @staticmethod
+    def _say_soft(call: Call, limits: Limits) -> None:
+        request_log.warning("Soft time limit (%ss) exceeded for %s[%s]", limits.soft, call.task.name, call.request.id)
 
     def _open(self, job: Job) -> Call | Outcome:
         """Make the call of a message. One that cannot be read or is not trusted never runs: it is kept as a dead letter."""
@@ -199,6 +238,8 @@ class TaskRunner:
     def _ended(self, call: Call, exc: BaseException) -> Outcome:
         """Turn what a task raised into an outcome."""
         try:
+            if isinstance(exc, HardLimit):
+                return self._timed_out(call, exc)
             if isinstance(exc, Exception) and not isinstance(exc, (Ignore, Reject, Retry)):
                 exc = retry_for(call, exc)
             if isinstance(exc, Retry):
@@ -242,7 +283,15 @@ class TaskRunner:
         meta = None if self._ignores(call) else self._documents.write_surely(call.request, states.FAILURE, exc)
         return call.outcome(Action.BURY, states.FAILURE, meta, reason=f"rejected: {exc.reason}", kind="rejected")
 
-    def _failed(self, call: Call, exc: BaseException) -> Outcome:
+    def _timed_out(self, call: Call, exc: HardLimit) -> Outcome:
+        """Say that the hard limit has ended the task; it is not tried again."""
+        hard = (self._limits(call) or Limits(None, None)).hard
+        request_log.error("Hard time limit (%ss) exceeded for %s[%s]", hard, call.task.name, call.request.id)
+        told = TimeLimitExceeded(hard).with_traceback(exc.__traceback__)
+        told.__cause__ = exc.__cause__
+        return self._failed(call, told, acks=acks_on(call.task, call.task.acks_on_timeout))
+
+    def _failed(self, call: Call, exc: BaseException, *, acks: bool | None = None) -> Outcome:
         info = ErrorInfo.of(exc)
         task, request = call.task, call.request
         meta = None
@@ -258,7 +307,7 @@ class TaskRunner:
         else:
             self._log(logging.ERROR, "Task %(name)s[%(id)s] raised unexpected: %(exc)s", call, info=info, exc=saferepr(exc, LONGEST_REPR))
         self._after(call, states.FAILURE, exc, info)
-        acks = task.acks_on_failure_or_timeout if task.acks_on_failure is None else task.acks_on_failure
+        acks = acks_on(task, task.acks_on_failure) if acks is None else acks
         if acks or not task.acks_late:
             return call.outcome(Action.ACK, states.FAILURE, meta)
         return call.outcome(Action.BURY, states.FAILURE, meta, reason=f"failed: {saferepr(exc)}", kind="failed", traceback=info.text)
@@ -332,25 +381,3 @@ def retry_for(call: Call, exc: Exception) -> BaseException:
     except BaseException as outcome:  # noqa: BLE001 - it always raises: a Retry, or *exc*
         return outcome
     return exc
-
-
-class LoopThread:
-    """One long-lived event loop of this process, in a thread of its own, made when the first coroutine runs."""
-
-    def __init__(self) -> None:
-        self._lock = threading.Lock()
-        self._loop: asyncio.AbstractEventLoop | None = None
-
-    def wait_for(self, coroutine: Coroutine[Any, Any, Any]) -> Any:
-        """Run *coroutine* on the loop, with the context of this thread, and return what it returns."""
-        with self._lock:
-            if self._loop is None:
-                self._loop = asyncio.new_event_loop()
-                threading.Thread(target=self._loop.run_forever, name="tasks-loop", daemon=True).start()
-        return asyncio.run_coroutine_threadsafe(coroutine, self._loop).result()
-
-    def close(self) -> None:
-        """Stop the loop."""
-        if self._loop is not None:
-            with contextlib.suppress(RuntimeError):
-                self._loop.call_soon_threadsafe(self._loop.stop)

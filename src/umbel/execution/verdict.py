@@ -8,7 +8,8 @@ from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
 
 from umbel.broker import Delivery, Verb
-from umbel.exceptions import SerializationError
+from umbel.exceptions import DecodeError, SerializationError
+from umbel.execution.limits import Limits, limits_of
 from umbel.wire.message import Glance, decode, encode, glance
 from umbel.wire.saferepr import one_line, saferepr
 from umbel.wire.size import DEFAULT_LIMIT, check_read
@@ -36,6 +37,14 @@ class Request:
     def alone(self) -> bool:
         """Must it be sent by itself, with its start written to the broker first?"""
         return self.delivery.suspect or self.delivery.attempts > 0
+
+    def limits(self) -> Limits | None:
+        """Return its time limits. This reads the whole message, so it is asked only of what runs for a while."""
+        try:
+            header = decode(self.delivery.raw).headers.get("timelimit")
+        except DecodeError:  # it is for the child to say so
+            header = None
+        return limits_of(header, self.task)
 
 
 @dataclass(frozen=True, slots=True)

@@ -8,10 +8,11 @@ import signal
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
+from typing import NamedTuple, Protocol
 
 from umbel.execution.outcome import Job, Outcome
 
-__all__ = ["Death", "OnDeath", "OnOutcomes", "Pool", "Slot", "ended", "signal_name"]
+__all__ = ["Death", "Listener", "Pool", "Running", "Slot", "ended", "signal_name"]
 
 
 @dataclass(slots=True, eq=False)
@@ -20,7 +21,7 @@ class Slot:
 
     number: int
     capacity: int
-    pid: int = 0  # 0: its process is not up
+    pid: int = 0  # 0: its process is not up, or gets no more
     jobs: dict[int, float] = field(default_factory=dict)  # tag -> expected seconds, of what was sent and has no outcome
     heard: float = 0.0  # when it last got or finished something (time.monotonic)
     stalled: bool = False  # what runs takes longer than was expected: it gets nothing more until it says something
@@ -34,7 +35,9 @@ class Death:
     slots: Sequence[Slot]
     pid: int
     status: int  # as os.waitpid gives it
-    started: frozenset[int]  # tags that had certainly started
+    held: frozenset[int]  # tags of all that it had and has no outcome
+    started: frozenset[int]  # those of them that had certainly started
+    unread: frozenset[int]  # those that it had certainly not begun to read
     vague: bool  # several ran at once: any of the others may have started too
     peak_memory: int = 0  # bytes that it held at most, it or a program that it ran; 0: not known
     traceback: str = ""  # the stacks of its threads at a fatal signal; '' if it left none
@@ -67,8 +70,31 @@ def ended(status: int) -> str:
     return f"exitcode {code}"
 
 
-OnOutcomes = Callable[[Slot, list[Outcome]], None]
-OnDeath = Callable[[Death], None]
+class Listener(Protocol):
+    """Who is told what becomes of jobs: the dispatcher in a worker. Everything is said on the parent's loop."""
+
+    def on_outcomes(self, slot: Slot, outcomes: list[Outcome]) -> None:
+        """These were finished in *slot*."""
+
+    def on_death(self, death: Death) -> None:
+        """A child died that should have lived."""
+
+    def on_ended(self, tag: int, traceback: str) -> None:
+        """What `Pool.end_task` was asked for is done; *traceback* says where the task was, if that is known."""
+
+    def on_returned(self, tags: set[int]) -> None:
+        """These were sent and will not be begun where they are."""
+
+    def on_ready(self) -> None:
+        """A slot may get jobs that could get none before."""
+
+
+class Running(NamedTuple):
+    """A job that has started."""
+
+    slot: Slot
+    tag: int
+    since: float  # time.monotonic
 
 
 class Pool(ABC):
@@ -76,6 +102,8 @@ class Pool(ABC):
 
     name: str
     slots: list[Slot]
+    sees_to_limits: bool = False  # its child interrupts tasks by itself
+    grace: float = 0.0  # seconds between the interruption for a hard limit and the end by force
     on_broken: Callable[[str], None] = staticmethod(lambda why: None)  # noqa: ARG005 - told why no more children can come
 
     @abstractmethod
@@ -83,12 +111,24 @@ class Pool(ABC):
         """Make the processes from which children come; called once, before the parent starts any thread."""
 
     @abstractmethod
-    def start(self, loop: asyncio.AbstractEventLoop, on_outcomes: OnOutcomes, on_death: OnDeath) -> None:
-        """Bring the slots up; from now on the callbacks are called on *loop*."""
+    def start(self, loop: asyncio.AbstractEventLoop, listener: Listener) -> None:
+        """Bring the slots up; from now on *listener* is told, on *loop*."""
 
     @abstractmethod
-    def send(self, slot: Slot, jobs: list[Job]) -> bool:
-        """Hand a packet of jobs to a slot. False: it takes none now."""
+    def send(self, slot: Slot, jobs: list[Job]) -> int:
+        """Hand a packet of jobs to a slot; return how many of them, from the first on, it has taken."""
+
+    @abstractmethod
+    def runs(self) -> list[Running]:
+        """Return what has started."""
+
+    @abstractmethod
+    def interrupt(self, slot: Slot, tag: int, *, hard: bool) -> None:
+        """Raise in the task what its soft or *hard* limit raises, where that is possible from outside."""
+
+    @abstractmethod
+    def end_task(self, slot: Slot, tag: int) -> None:
+        """End a task by force; `on_ended` follows, unless that was told before."""
 
     @abstractmethod
     def take_back(self, slot: Slot) -> list[Job]:

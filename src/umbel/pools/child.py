@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import os
+import resource
 import signal
 import socket
 import sys
@@ -12,14 +13,20 @@ import threading
 import time
 from collections.abc import AsyncIterator
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from functools import partial
 from typing import Protocol
 
+from umbel.exceptions import SoftTimeLimitExceeded
+from umbel.execution.limits import Guard, HardLimit
 from umbel.execution.outcome import Job, Outcome, decode_jobs, encode_outcomes
 from umbel.pools import frames
+from umbel.pools.evidence import RSS_UNIT
 from umbel.pools.testimony import Testimony
 
-__all__ = ["ChildSlot", "Runner", "live", "serve", "serve_loop"]
+__all__ = ["INTERRUPT", "ChildSlot", "Runner", "live", "serve", "serve_loop"]
+
+INTERRUPT = signal.SIGUSR1  # look at the testimony: somebody's time is up
 
 FLUSH_AFTER = 0.005  # seconds: an outcome does not wait longer than this for those behind it in the packet
 
@@ -27,8 +34,10 @@ FLUSH_AFTER = 0.005  # seconds: an outcome does not wait longer than this for th
 class Runner(Protocol):
     """What runs one message; `umbel.execution.runner` in a worker."""
 
-    def run(self, job: Job) -> Outcome:
-        """Run one message in this thread."""
+    left_behind: bool  # something goes on that was ended for the parent
+
+    def run(self, job: Job, guard: Guard | None = None) -> Outcome:
+        """Run one message in this thread; *guard* lets others interrupt it."""
 
     async def arun(self, job: Job, executor: ThreadPoolExecutor) -> Outcome:
         """Run one message on the running loop."""
@@ -46,6 +55,27 @@ class ChildSlot:
 
     socket: socket.socket
     testimony: Testimony
+    most_memory: int | None = None  # KiB
+    guard: Guard = field(default_factory=Guard)
+
+    def interrupt(self) -> None:
+        """Raise what the parent asks for, if that task still runs here."""
+        tag, hard = self.testimony.asked()
+        if tag:
+            self.guard.interrupt(tag, HardLimit if hard else SoftTimeLimitExceeded)
+
+    def look_at(self, runner: Runner) -> None:
+        """Ask to be replaced if this process has held too much memory, or something goes on in it that should have ended."""
+        if runner.left_behind or (
+            self.most_memory is not None and resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * RSS_UNIT > self.most_memory * 1024
+        ):
+            self.testimony.tire()
+
+
+def interrupt(slots: list[ChildSlot], *_: object) -> None:
+    """Handle INTERRUPT. In the only slot's own thread, this raises."""
+    for slot in slots:
+        slot.interrupt()
 
 
 def live(runner: Runner, slots: list[ChildSlot], *, name: str, concurrency: int) -> None:
@@ -54,11 +84,15 @@ def live(runner: Runner, slots: list[ChildSlot], *, name: str, concurrency: int)
     # that tasks start inherit what is ignored.
     for number in (signal.SIGINT, signal.SIGTERM, signal.SIGQUIT, signal.SIGHUP):
         signal.signal(number, lambda *_: None)
+    signal.signal(INTERRUPT, partial(interrupt, slots))
     exitcode = 1
     try:
         runner.starts_child(name)
         if concurrency > len(slots):
-            asyncio.run(serve_loop(runner, slots[0], concurrency))
+            loop = asyncio.Runner()
+            loop.run(serve_loop(runner, slots[0], concurrency))
+            if not runner.left_behind:  # which would not let it close
+                loop.close()
         elif len(slots) == 1:
             serve(runner, slots[0])
         else:
@@ -98,18 +132,23 @@ def serve_threads(runner: Runner, slots: list[ChildSlot]) -> None:
 
 
 def serve(runner: Runner, slot: ChildSlot) -> None:
-    """Run packets one after the other, until the parent closes the socket."""
+    """Run packets one after the other, until the parent closes the socket or sends an empty one."""
     testimony, end = slot.testimony, slot.socket
     while True:
         try:
-            packet = frames.receive(end)
+            jobs = decode_jobs(frames.receive(end))
         except frames.Closed:
+            return
+        if not jobs:
             return
         unsent: list[Outcome] = []
         since = time.monotonic()
-        for job in decode_jobs(packet):
+        for job in jobs:
             testimony.start(job.tag)
-            outcome = runner.run(job)
+            outcome = runner.run(job, slot.guard)
+            if testimony.let_go:
+                return
+            slot.look_at(runner)
             unsent.append(outcome)
             if not testimony.record(encode_outcomes([outcome])) or time.monotonic() - since > FLUSH_AFTER:
                 flush(slot, unsent)
@@ -125,7 +164,7 @@ def flush(slot: ChildSlot, unsent: list[Outcome]) -> None:
         except frames.Closed:
             raise SystemExit(0) from None  # the parent is gone: what ran here is not ours to tell any more
         unsent.clear()
-        slot.testimony.start(0)
+        slot.testimony.rest()
         slot.testimony.clear()
 
 
@@ -146,21 +185,27 @@ async def serve_loop(runner: Runner, slot: ChildSlot, concurrency: int) -> None:
 
     async def run(job: Job) -> None:
         outcome = await runner.arun(job, executor)
+        slot.look_at(runner)
         free.release()
         if not unsent:
             loop.call_soon(send)
         unsent.append(outcome)
 
     running: set[asyncio.Task[None]] = set()
-    with ThreadPoolExecutor(concurrency, thread_name_prefix="task") as executor:
-        async for packet in packets(slot.socket):
-            for job in decode_jobs(packet):
-                await free.acquire()
-                task = loop.create_task(run(job))
-                running.add(task)
-                task.add_done_callback(running.discard)
-        if running:
-            await asyncio.wait(running)
+    executor = ThreadPoolExecutor(concurrency, thread_name_prefix="task")  # it may be left with a thread that does not end
+    async for packet in packets(slot.socket):
+        jobs = decode_jobs(packet)
+        if not jobs:
+            break
+        for job in jobs:
+            await free.acquire()
+            task = loop.create_task(run(job))
+            running.add(task)
+            task.add_done_callback(running.discard)
+    if running:
+        await asyncio.wait(running)
+    slot.socket.setblocking(True)
+    flush(slot, unsent)
 
 
 async def packets(end: socket.socket) -> AsyncIterator[bytes]:

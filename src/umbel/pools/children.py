@@ -11,69 +11,54 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
-import os
 import signal
 import socket
 import threading
 import time
-from dataclasses import dataclass
 
-from umbel.execution.outcome import Job, decode_jobs, decode_outcomes, encode_jobs
+from umbel.execution.limits import GRACE
+from umbel.execution.outcome import Job
 from umbel.pools import frames
-from umbel.pools.base import Death, OnDeath, OnOutcomes, Pool, Slot
-from umbel.pools.child import ChildSlot, Runner, live
-from umbel.pools.evidence import LastTraceback
-from umbel.pools.testimony import Testimony
+from umbel.pools.base import Death, Listener, Pool, Running, Slot
+from umbel.pools.berths import Berth, Place
+from umbel.pools.child import INTERRUPT, ChildSlot, Runner, live
+from umbel.pools.evidence import ASK
 from umbel.pools.zygote import Zygote
 
 __all__ = ["ChildPool"]
 
 logger = logging.getLogger("celery.pool")
-TOO_SHORT = 1.0  # seconds: a child that lived less is replaced only after this time, so that a broken start does not spin
-
-
-@dataclass(slots=True, eq=False)
-class Child:
-    """One child process and the ends of its slots."""
-
-    number: int
-    slots: list[Slot]
-    ours: list[socket.socket]
-    theirs: list[socket.socket]
-    testimonies: list[Testimony]
-    traceback: LastTraceback
-    pid: int = 0
-    since: float = 0.0
-    expected: bool = False  # we asked for its end
+TOO_SHORT = 1.0  # seconds: a child that died before it ran anything is replaced only after this time, so that a broken start does not spin
+TESTIFIES = 0.2  # seconds that a child gets to say where it stands before it is killed
+LOOK_AGAIN = 0.01
 
 
 class ChildPool(Pool):
     """Children of a zygote."""
 
-    def __init__(self, name: str, runner: Runner, *, concurrency: int) -> None:
-        children, slots, capacity = {"processes": (concurrency, 1, 1), "threads": (1, concurrency, 1), "asyncio": (1, 1, concurrency)}[name]
+    def __init__(
+        self, name: str, runner: Runner, *, concurrency: int, most_tasks: int | None = None, most_memory: int | None = None
+    ) -> None:
+        """Prepare the places.
+
+        Args:
+            name: `processes`, `threads` or `asyncio`.
+            runner: runs messages, in the children.
+            concurrency: how many run at once.
+            most_tasks: after so many a child is replaced.
+            most_memory: a child that has held more, in KiB, is replaced.
+        """
+        places, slots, capacity = {"processes": (concurrency, 1, 1), "threads": (1, concurrency, 1), "asyncio": (1, 1, concurrency)}[name]
         self.name = name
-        self._runner = runner
-        self._children = [self._child(number, slots, capacity) for number in range(1, children + 1)]
-        self.slots = [slot for child in self._children for slot in child.slots]
-        self._child_of = {slot: (child, i) for child in self._children for i, slot in enumerate(child.slots)}
+        self.grace, self.sees_to_limits = (0.0 if name == "processes" else GRACE), name == "asyncio"
+        self._runner, self._most_tasks, self._most_memory = runner, most_tasks, most_memory
+        self._places = [Place.build(number, slots, capacity) for number in range(1, places + 1)]
+        self._berths = {berth.number: (place, berth) for place in self._places for berth in place.berths}
+        self.slots = [slot for place in self._places for slot in place.slots]
+        self._where = {slot: (place, i) for place in self._places for i, slot in enumerate(place.slots)}
         self._zygote: Zygote | None = None
         self._stopping = False
         self._all_ended = asyncio.Event()
-
-    @staticmethod
-    def _child(number: int, slots: int, capacity: int) -> Child:
-        pairs = [frames.pair() for _ in range(slots)]
-        for ours, _ in pairs:
-            ours.setblocking(False)
-        return Child(
-            number=number,
-            slots=[Slot(number=number + i, capacity=capacity) for i in range(slots)],
-            ours=[ours for ours, _ in pairs],
-            theirs=[theirs for _, theirs in pairs],
-            testimonies=[Testimony() for _ in pairs],
-            traceback=LastTraceback(),
-        )
 
     def fork(self) -> None:
         others = [thread.name for thread in threading.enumerate() if thread is not threading.main_thread()]
@@ -82,66 +67,106 @@ class ChildPool(Pool):
                 "Loading the app has started %d thread(s): %s. What they hold at the fork stays locked in the children. "
                 "Start them in a receiver of worker_process_init.", len(others), ", ".join(others),
             )  # fmt: skip
-        self._zygote = Zygote(self._live, [end for child in self._children for end in child.ours])
+        self._zygote = Zygote(self._live, [end for _, berth in self._berths.values() for end in berth.ours])
 
     def _live(self, number: int) -> None:
-        """Be child *number*; runs in the child."""
-        mine = self._children[number - 1]
-        mine.traceback.keep()
-        slots = [ChildSlot(end, testimony) for end, testimony in zip(mine.theirs, mine.testimonies, strict=True)]
-        live(
-            self._runner,
-            slots,
-            name=self._name_of(number),
-            concurrency=sum(slot.capacity for slot in mine.slots) if self.name == "asyncio" else 1,
-        )
+        """Be the child of berth *number*; runs in the child."""
+        place, mine = self._berths[number]
+        mine.traceback.keep(last=self.name != "threads")
+        slots = [ChildSlot(end, testimony, self._most_memory) for end, testimony in zip(mine.theirs, mine.testimonies, strict=True)]
+        capacity = place.slots[0].capacity
+        live(self._runner, slots, name=self._name_of(place), concurrency=capacity if self.name == "asyncio" else 1)
 
-    def _name_of(self, number: int) -> str:
-        return f"ForkPoolWorker-{number}" if self.name == "processes" else "MainProcess"
+    def _name_of(self, place: Place) -> str:
+        return f"ForkPoolWorker-{place.number}" if self.name == "processes" else "MainProcess"
 
-    def start(self, loop: asyncio.AbstractEventLoop, on_outcomes: OnOutcomes, on_death: OnDeath) -> None:
+    # Children come.
+
+    def start(self, loop: asyncio.AbstractEventLoop, listener: Listener) -> None:
         assert self._zygote is not None, "fork() comes before start()"
-        self._loop, self._on_outcomes, self._on_death = loop, on_outcomes, on_death
+        self._loop, self._listener = loop, listener
         self._zygote.control.setblocking(False)
         loop.add_reader(self._zygote.control.fileno(), self._reported)
-        for child in self._children:
-            for slot, end in zip(child.slots, child.ours, strict=True):
-                loop.add_reader(end.fileno(), self._readable, slot, end)
-            self._zygote.spawn(child.number)
+        for place, berth in self._berths.values():
+            for i, end in enumerate(berth.ours):
+                loop.add_reader(end.fileno(), self._readable, place, berth, i)
+        for place in self._places:
+            self._order(place.berths[0])
 
-    def _readable(self, slot: Slot, end: socket.socket) -> None:
+    def _order(self, berth: Berth) -> None:
+        """Ask the zygote for a child."""
+        if not self._stopping and self._zygote is not None and not (berth.pid or berth.ordered):
+            with contextlib.suppress(OSError):
+                self._zygote.spawn(berth.number)
+                berth.ordered = True
+
+    def _came(self, place: Place, berth: Berth, pid: int) -> None:
+        berth.comes(pid, self._most_tasks)
+        if any(other is not berth for other in place.at):
+            place.next = berth
+        self._arrange(place)
+        self._listener.on_ready()
+
+    def _arrange(self, place: Place) -> None:
+        for old, i in place.arrange(strict=self.name == "processes"):
+            self._leave(old, i, old.pid)
+        for berth in place.berths:
+            # A thread that does not end is ended with its process, when nothing else runs there.
+            if berth.stuck and not any(berth.tags) and (berth.leaving or self._stopping):
+                berth.kill()
+
+    def _leave(self, berth: Berth, i: int, pid: int) -> None:
+        if berth.pid == pid and not berth.leave(i):
+            self._loop.call_later(LOOK_AGAIN, self._leave, berth, i, pid)
+
+    def _replace(self, place: Place, berth: Berth) -> None:
+        """Bring the next child up; this one goes on until that is there. If the other berth is still taken, when it is free."""
+        berth.tired = True
+        self._order(place.other(berth))
+
+    # Jobs go, outcomes come.
+
+    def send(self, slot: Slot, jobs: list[Job]) -> int:
+        place, i = self._where[slot]
+        berth = place.at[i]
+        if self.name == "processes" and berth.left is not None:
+            jobs = jobs[: berth.left]
+        if not (slot.pid and jobs and berth.send(i, jobs)):
+            return 0
+        # Where only so many may be sent, the next child comes up while the last of them run.
+        if berth.left is not None and berth.left <= (self._most_tasks or 0) // 10:
+            self._replace(place, berth)
+            self._arrange(place)
+        return len(jobs)
+
+    def _readable(self, place: Place, berth: Berth, i: int) -> None:
         with contextlib.suppress(BlockingIOError, frames.Closed):
             while True:
-                self._on_outcomes(slot, decode_outcomes(frames.receive(end)))
-
-    def send(self, slot: Slot, jobs: list[Job]) -> bool:
-        child, i = self._child_of[slot]
-        if not child.pid:
-            return False
-        try:
-            frames.send(child.ours[i], encode_jobs(jobs))
-        except (BlockingIOError, frames.Closed):
-            return False
-        return True
+                outcomes = berth.receive(i)
+                if berth.testimonies[i].spent and not berth.tired:
+                    self._replace(place, berth)
+                self._arrange(place)
+                self._listener.on_outcomes(place.slots[i], outcomes)
 
     def take_back(self, slot: Slot) -> list[Job]:
-        child, i = self._child_of[slot]
-        jobs: list[Job] = []
-        with contextlib.suppress(BlockingIOError, frames.Closed):
-            while True:
-                jobs += decode_jobs(frames.receive(child.theirs[i], socket.MSG_DONTWAIT))
+        place, i = self._where[slot]
+        jobs = [job for berth in place.berths for job in berth.take_back(i)]
+        if jobs:
+            self._arrange(place)
         return jobs
+
+    # Children go.
 
     def _reported(self) -> None:
         assert self._zygote is not None
         try:
             while True:
                 number, pid, status, peak = self._zygote.report()
-                child = self._children[number - 1]
+                place, berth = self._berths[number]
                 if status == -1:
-                    self._came(child, pid)
+                    self._came(place, berth, pid)
                 else:
-                    self._went(child, pid, status, peak)
+                    self._went(place, berth, status, peak)
         except BlockingIOError:
             return
         except (EOFError, ConnectionResetError):
@@ -151,78 +176,140 @@ class ChildPool(Pool):
         """End what it has left behind: nothing can take its place, as this process has threads by now."""
         self._loop.remove_reader(zygote.control.fileno())
         told, self._stopping = self._stopping, True
-        for child in self._children:
-            if child.pid:
-                with contextlib.suppress(ProcessLookupError):  # the kernel kills them too, where it can
-                    os.kill(child.pid, signal.SIGKILL)
-                self._went(child, child.pid, signal.SIGKILL)
+        for place, berth in self._berths.values():
+            berth.ordered = False
+            if berth.pid:
+                berth.signal(signal.SIGKILL)  # the kernel kills them too, where it can
+                self._went(place, berth, signal.SIGKILL)
         self._all_ended.set()
         if not told:
             self.on_broken(f"The zygote (pid {zygote.pid}), from which all children are forked, was killed.")
 
-    def _came(self, child: Child, pid: int) -> None:
-        child.pid, child.since, child.expected = pid, time.monotonic(), False
-        for slot in child.slots:
-            slot.pid = pid
+    def _went(self, place: Place, berth: Berth, status: int, peak: int = 0) -> None:
+        pid, traceback, since = berth.pid, berth.traceback.read(), berth.since
+        expected = berth.expected or (status == 0 and (self._stopping or berth.leaving))
+        berth.pid = 0
+        self._arrange(place)
+        started = self._last_outcomes(place, berth)
+        by_us = [tag for tag in berth.ending if any(tags.pop(tag, None) is not None for tags in berth.tags)]
+        held = frozenset(tag for tags in berth.tags for tag in tags)
+        unread = frozenset(job.tag for i in range(len(berth.ours)) for job in berth.take_back(i))
+        broken = not (berth.served or started or held - unread or expected)
+        berth.reset()
+        for tag in by_us:
+            self._listener.on_ended(tag, traceback)
+        if not expected:
+            vague = not by_us and place.slots[0].capacity > 1
+            started, status = (frozenset(), int(signal.SIGKILL)) if by_us else (started, status)
+            self._listener.on_death(Death(self._name_of(place), place.slots, pid, status, held, started, unread, vague, peak, traceback))
+        self._fill(place, berth, max(0.0, TOO_SHORT - (time.monotonic() - since)) if broken else 0.0)
 
-    def _went(self, child: Child, pid: int, status: int, peak: int = 0) -> None:
-        child.pid = 0
-        started: set[int] = set()
-        for slot, end, testimony in zip(child.slots, child.ours, child.testimonies, strict=True):
-            slot.pid = 0
-            self._readable(slot, end)
+    def _last_outcomes(self, place: Place, berth: Berth) -> frozenset[int]:
+        """Tell of what the dead child had finished, and return what it had started."""
+        found = set()
+        for i, testimony in enumerate(berth.testimonies):
+            self._readable(place, berth, i)
             tag, unsent = testimony.read()
             for frame in unsent:
-                self._on_outcomes(slot, [o for o in decode_outcomes(frame) if o.tag in slot.jobs])
-            if tag:
-                started.add(tag)
-            testimony.reset()
-        if not child.expected and (status or not self._stopping):
-            self._on_death(
-                Death(
-                    self._name_of(child.number), child.slots, pid, status, frozenset(started), vague=child.slots[0].capacity > 1,
-                    peak_memory=peak, traceback=child.traceback.read(),
-                )
-            )  # fmt: skip
-        child.traceback.reset()
-        if self._stopping:
-            if not any(other.pid for other in self._children):
-                self._all_ended.set()
-            return
-        wait = max(0.0, TOO_SHORT - (time.monotonic() - child.since)) if not child.expected else 0.0
-        self._loop.call_later(wait, self._respawn, child)
+                self._listener.on_outcomes(place.slots[i], berth.finished(i, frame))
+            if tag in berth.tags[i]:
+                found.add(tag)
+        return frozenset(found)
 
-    def _respawn(self, child: Child) -> None:
-        if not self._stopping and self._zygote is not None:
-            with contextlib.suppress(OSError):
-                self._zygote.spawn(child.number)
+    def _fill(self, place: Place, berth: Berth, wait: float) -> None:
+        """See that the place has a child, after *wait* seconds if none is up yet."""
+        if place.next is berth:
+            place.next = None
+        self._arrange(place)
+        if self._stopping:
+            if not any(other.pid or other.ordered for _, other in self._berths.values()):
+                self._all_ended.set()
+        elif berth in place.at:
+            if not place.other(berth).ordered:
+                self._loop.call_later(wait, self._order, berth)
+        elif place.at[0].tired:
+            self._loop.call_later(wait, self._order, berth)
+
+    # Time limits
+
+    def runs(self) -> list[Running]:
+        testified = self.name != "asyncio"
+        return [job for place, berth in self._berths.values() if berth.pid for job in berth.runs(place.slots, testified=testified)]
+
+    def _holder(self, slot: Slot, tag: int) -> tuple[Place, Berth, int]:
+        place, i = self._where[slot]
+        return place, next((berth for berth in place.berths if tag in berth.tags[i]), place.at[i]), i
+
+    def interrupt(self, slot: Slot, tag: int, *, hard: bool) -> None:
+        _, berth, i = self._holder(slot, tag)
+        berth.testimonies[i].ask(tag, hard=hard)
+        berth.signal(INTERRUPT)
+
+    def end_task(self, slot: Slot, tag: int) -> None:
+        place, berth, i = self._holder(slot, tag)
+        if not berth.ending:
+            berth.signal(ASK)
+            self._loop.call_soon(self._end_when_said, place, berth, berth.pid, time.monotonic() + TESTIFIES)
+        berth.ending.add(tag)
+        if self.name == "threads":
+            berth.testimonies[i].dismiss()
+            self.interrupt(slot, tag, hard=True)  # its answer shows whether anything but this thread still runs there
+
+    def _end_when_said(self, place: Place, berth: Berth, pid: int, latest: float, before: str = "") -> None:
+        """End what is to be ended, once the child has said where it stands, or has not said it in time."""
+        if berth.pid != pid:
+            return  # it was its last word; `_went` tells the rest
+        said = berth.traceback.read()
+        hears = self.name == "threads" and all(testimony.heard for testimony in berth.testimonies)
+        if not (said and said == before and hears) and time.monotonic() < latest:
+            self._loop.call_later(LOOK_AGAIN, self._end_when_said, place, berth, pid, latest, said)
+            return
+        if not hears:
+            berth.signal(signal.SIGKILL)
+            return
+        for i, slot in enumerate(place.slots):
+            if berth.tags[i].keys() & berth.ending:
+                self._give_up(place, berth, slot, i, said)
+        berth.ending.clear()
+        berth.traceback.reset()
+
+    def _give_up(self, place: Place, berth: Berth, slot: Slot, i: int, said: str) -> None:
+        """Leave a thread that does not end alone. Its child is replaced."""
+        for frame in berth.testimonies[i].read()[1]:
+            self._listener.on_outcomes(slot, berth.finished(i, frame))
+        held = berth.let_go(i)
+        self._replace(place, berth)
+        self._arrange(place)
+        for tag in held & berth.ending:
+            self._listener.on_ended(tag, said)
+        self._listener.on_returned(held - berth.ending)
+
+    # The end
 
     def kill(self) -> None:
-        for child in self._children:
-            for slot in child.slots:
-                self.take_back(slot)
+        for place, berth in self._berths.values():
+            for i, slot in enumerate(place.slots):
+                berth.take_back(i)
+                berth.tags[i].clear()
                 slot.jobs.clear()
-            self._kill(child)
+            if berth.pid:
+                berth.kill()
 
     def end(self) -> None:
         self._stopping = True
-        for child in self._children:
-            self._kill(child)
-
-    @staticmethod
-    def _kill(child: Child) -> None:
-        if child.pid:
-            child.expected = True
-            with contextlib.suppress(ProcessLookupError):
-                os.kill(child.pid, signal.SIGKILL)
+        for _, berth in self._berths.values():
+            if berth.pid:
+                berth.kill()
 
     async def finish(self) -> None:
         self._stopping = True
-        for child in self._children:
-            for end in child.ours:
+        for _, berth in self._berths.values():
+            for end in berth.ours:
                 with contextlib.suppress(OSError):
                     end.shutdown(socket.SHUT_WR)
-        if any(child.pid for child in self._children):
+        for place in self._places:
+            self._arrange(place)
+        if any(berth.pid or berth.ordered for _, berth in self._berths.values()):
             await self._all_ended.wait()
 
     def close(self) -> None:
@@ -230,10 +317,6 @@ class ChildPool(Pool):
         if self._zygote is not None:
             self._zygote.close()
             self._zygote = None
-        for child in self._children:
-            for end in (*child.ours, *child.theirs):
-                end.close()  # safe twice
-            for testimony in child.testimonies:
-                testimony.close()
-            child.traceback.close()
-        self._children = []
+        for _, berth in self._berths.values():
+            berth.close()
+        self._berths, self._places = {}, []

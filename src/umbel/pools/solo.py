@@ -4,14 +4,19 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import math
 import queue
+import signal
 import threading
+import time
 from collections.abc import Callable
 from typing import Any
 
+from umbel.exceptions import SoftTimeLimitExceeded
+from umbel.execution.limits import Guard, HardLimit, Kind
 from umbel.execution.outcome import Job
-from umbel.pools.base import OnDeath, OnOutcomes, Pool, Slot
-from umbel.pools.child import Runner
+from umbel.pools.base import Listener, Pool, Running, Slot
+from umbel.pools.child import INTERRUPT, Runner
 
 __all__ = ["SoloPool"]
 
@@ -22,30 +27,34 @@ class SoloPool(Pool):
     """One slot. The worker's loop runs in a second thread; the main thread calls `run_here`."""
 
     name = "solo"
+    grace = math.inf  # it ends when it comes back to Python, or never
 
     def __init__(self, runner: Runner) -> None:
         self._runner = runner
         self.slots = [Slot(number=1, capacity=1)]
         self._packets: queue.SimpleQueue[list[Job] | None] = queue.SimpleQueue()
         self._ended = asyncio.Event()
-        self.running = False  # does a task run in the main thread?
         self._loop: asyncio.AbstractEventLoop | None = None
+        self._runs: list[Running] = []
+        self._guard = Guard()
+        self._asked: tuple[int, Kind] = (0, SoftTimeLimitExceeded)
 
     def fork(self) -> None:
         self._runner.starts_child("MainProcess")
 
-    def start(self, loop: asyncio.AbstractEventLoop, on_outcomes: OnOutcomes, on_death: OnDeath) -> None:  # noqa: ARG002 - it cannot die alone
-        self._loop, self._on_outcomes = loop, on_outcomes
+    def start(self, loop: asyncio.AbstractEventLoop, listener: Listener) -> None:
+        self._loop, self._listener = loop, listener
         self.slots[0].pid = threading.main_thread().native_id or 1
 
     def run_here(self) -> None:
         """Run packets in this thread until the pool is finished or closed."""
+        signal.signal(INTERRUPT, lambda *_: self._guard.interrupt(*self._asked))
         while (packet := self._next()) is not None:
             for job in packet:
-                self.running = True
-                outcome = self._runner.run(job)
-                self.running = False
-                self._tell(self._on_outcomes, self.slots[0], [outcome])
+                self._runs = [Running(self.slots[0], job.tag, time.monotonic())]
+                outcome = self._runner.run(job, self._guard)
+                self._runs = []
+                self._tell(self._listener.on_outcomes, self.slots[0], [outcome])
         self._tell(self._ended.set)
 
     def _next(self) -> list[Job] | None:
@@ -59,9 +68,9 @@ class SoloPool(Pool):
             with contextlib.suppress(RuntimeError):  # the loop may have ended before us
                 self._loop.call_soon_threadsafe(function, *args)
 
-    def send(self, slot: Slot, jobs: list[Job]) -> bool:  # noqa: ARG002 - there is one
+    def send(self, slot: Slot, jobs: list[Job]) -> int:  # noqa: ARG002 - there is one
         self._packets.put(jobs)
-        return True
+        return len(jobs)
 
     def take_back(self, slot: Slot) -> list[Job]:  # noqa: ARG002 - there is one
         jobs: list[Job] = []
@@ -69,6 +78,22 @@ class SoloPool(Pool):
             while True:
                 jobs += self._packets.get_nowait() or []
         return jobs
+
+    @property
+    def running(self) -> bool:
+        """Does a task run in the main thread?"""
+        return bool(self._runs)
+
+    def runs(self) -> list[Running]:
+        return list(self._runs)
+
+    def interrupt(self, slot: Slot, tag: int, *, hard: bool) -> None:  # noqa: ARG002 - there is one
+        """Wake the main thread, also from a blocking call of Python's own: its signal handler raises."""
+        self._asked = (tag, HardLimit if hard else SoftTimeLimitExceeded)
+        signal.pthread_kill(threading.main_thread().ident or 0, INTERRUPT)
+
+    def end_task(self, slot: Slot, tag: int) -> None:
+        """Do nothing: the thread that runs it is the worker's own."""
 
     def kill(self) -> None:
         """Forget what was sent. What runs in the main thread cannot be ended from here; its outcome is dropped."""

@@ -15,14 +15,17 @@ import signal
 import socket
 import struct
 import sys
+import time
 from collections.abc import Callable, Sequence
+
+from umbel.pools.evidence import RSS_UNIT
 
 __all__ = ["Zygote"]
 
 ORDER = struct.Struct("<i")  # the number of the child to fork
 REPORT = struct.Struct("<iiiq")  # number, pid, wait status (-1: it has just started), peak memory in bytes
 PR_SET_PDEATHSIG = 1
-RSS_UNIT = 1 if sys.platform == "darwin" else 1024  # bytes; what ru_maxrss counts in
+ENDS_WITHIN = 2.0  # seconds
 
 
 class Zygote:
@@ -59,10 +62,16 @@ class Zygote:
         return number, pid, status, peak
 
     def close(self) -> None:
-        """End the zygote, and with it all children that are still there."""
+        """End the zygote, and with it all children that are still there. One that does not end in time is killed."""
         self.control.close()
+        latest = time.monotonic() + ENDS_WITHIN
         with contextlib.suppress(ChildProcessError):
-            os.waitpid(self.pid, 0)
+            while os.waitpid(self.pid, os.WNOHANG)[0] == 0:
+                if time.monotonic() > latest:
+                    os.kill(self.pid, signal.SIGKILL)  # the kernel kills its children, too, where it can
+                    os.waitpid(self.pid, 0)
+                    return
+                time.sleep(0.002)
 
 
 def attend(control: socket.socket, live: Callable[[int], None]) -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import time
-from collections.abc import Callable, Container, Mapping, Sequence
+from collections.abc import Callable, Container, Iterable, Mapping, Sequence
 from concurrent.futures import Executor
 from typing import Any
 
@@ -20,6 +20,7 @@ from umbel.pools.base import Death, Pool, Slot, ended
 from umbel.task import Task
 from umbel.wire.size import DEFAULT_LIMIT
 from umbel.worker.inflight import Inflight, Packet
+from umbel.worker.limits import TimeLimits
 
 __all__ = ["Dispatcher"]
 
@@ -44,6 +45,7 @@ class Dispatcher:
         self._broker, self._pool, self._settler, self._io, self._reporter = broker, pool, settler, io, reporter
         self._tasks, self._most, self._revoked, self._largest, self._clock = tasks, most_deliveries, revoked, largest, clock
         self._inflight = Inflight(pool, cap=prefetch)
+        self._limits = TimeLimits(pool, self._inflight.sent)
         self._busy = asyncio.Event()
         self._preparing: set[asyncio.Task[None]] = set()
         self._unsent: set[int] = set()  # tags that have a slot and are being prepared: no child has seen them
@@ -150,10 +152,9 @@ class Dispatcher:
         self._drop_void(packet)
         if not packet.requests:
             return
-        if not self._pool.send(packet.slot, packet.jobs()):
-            self._inflight.back([tag for tag, _ in packet.requests])
-            return
-        for _, request in packet.requests:
+        taken = self._pool.send(packet.slot, packet.jobs())
+        self._inflight.back([tag for tag, _ in packet.requests[taken:]])
+        for _, request in packet.requests[:taken]:
             record = self._reporter.started(request, packet.slot.pid)
             if record is not None:
                 self._settler.store(record)
@@ -184,8 +185,7 @@ class Dispatcher:
             request = self._inflight.finished(slot, outcome)
             if request is not None:
                 self._settle(request, outcome)
-        self._pump()
-        self.on_room()
+        self.on_ready()
 
     def _settle(self, request: Request, outcome: Outcome) -> None:
         delivery, glance = request.delivery, request.glance
@@ -212,18 +212,30 @@ class Dispatcher:
     def on_death(self, death: Death) -> None:
         """Deal with the jobs of a child that died: what had started is counted, what had not goes to another slot."""
         pool_log.error("Process %r pid:%d exited with '%s'", death.name, death.pid, ended(death.status))
-        unread = {job.tag for slot in death.slots for job in self._pool.take_back(slot)}
-        # Invariant: what is being prepared keeps its slot, or it would be sent twice.
-        tags = [tag for slot in death.slots for tag in slot.jobs if tag not in self._unsent]
-        started = [tag for tag in tags if tag in death.started or (death.vague and tag not in unread)]
+        # Invariant: what is being prepared keeps its slot, or it would be sent twice. The pool has not seen it.
+        started = death.started | (death.held - death.unread if death.vague else frozenset())
         certain = len(started) == 1 and not death.vague
-        for tag in started:
-            self._crashed(tag, death, certain=certain)
-        self._inflight.back(set(tags).difference(started))
         for slot in death.slots:
             slot.stalled = False
+        for tag in started:
+            self._crashed(tag, death, certain=certain)
+        self.on_returned(death.held - started)
+
+    def on_returned(self, tags: Iterable[int]) -> None:
+        """Let jobs that were not begun wait again."""
+        self._inflight.back(tags)
+        self.on_ready()
+
+    def on_ready(self) -> None:
+        """Send what can start now, and claim more."""
         self._pump()
         self.on_room()
+
+    def on_ended(self, tag: int, traceback: str) -> None:
+        """Settle a task that had to be ended at its hard limit. That is no crash: it costs no attempt."""
+        request = self._inflight.take(tag)
+        if request is not None:
+            self._settle(request, self._reporter.timed_out(tag, request, traceback))
 
     def _crashed(self, tag: int, death: Death, *, certain: bool) -> None:
         """Deal with a task that ran, or may have run, in a child that died.
@@ -275,6 +287,7 @@ class Dispatcher:
                 self._busy.clear()
                 await self._busy.wait()
                 continue
+            self._limits.look()
             for slot in self._inflight.overdue():
                 self._inflight.back([job.tag for job in self._pool.take_back(slot)])
             self._pump()

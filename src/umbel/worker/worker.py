@@ -61,17 +61,27 @@ class Worker:
         prefetch_multiplier: how many messages to hold per slot at most; as run times say by default.
         purge: delete what waits before the start.
         include: modules to import before.
+        time_limit: seconds after which a task is ended; `task_time_limit` by default.
+        soft_time_limit: seconds after which SoftTimeLimitExceeded is raised in it; `task_soft_time_limit` by default.
+        max_tasks_per_child: tasks after which a process is replaced; `worker_max_tasks_per_child` by default.
+        max_memory_per_child: KiB of memory above which it is replaced; `worker_max_memory_per_child` by default.
     """
 
     def __init__(
         self, app: Umbel, *, hostname: str | None = None, pool: str | None = None, concurrency: int | str | None = None,
         queues: Sequence[str] | str | None = None, exclude_queues: Sequence[str] | str | None = None,
         loglevel: int | str = "WARNING", logfile: str | None = None, quiet: bool = False, no_color: bool | None = None,
-        prefetch_multiplier: int | None = None, purge: bool = False, include: Sequence[str] | None = None, **other: Any,
+        prefetch_multiplier: int | None = None, purge: bool = False, include: Sequence[str] | None = None,
+        time_limit: float | None = None, soft_time_limit: float | None = None, max_tasks_per_child: int | None = None,
+        max_memory_per_child: int | None = None, **other: Any,
     ) -> None:  # fmt: skip
         self.app, self.hostname, self.options = app, nodename(hostname), other
         self.loglevel, self.logfile, self.quiet, self.no_color, self.purge = loglevel, logfile, quiet, no_color, purge
         self._wants = {"pool": pool, "concurrency": concurrency, "prefetch_multiplier": prefetch_multiplier}
+        self._settings = {
+            "task_time_limit": time_limit, "task_soft_time_limit": soft_time_limit,
+            "worker_max_tasks_per_child": max_tasks_per_child, "worker_max_memory_per_child": max_memory_per_child,
+        }  # fmt: skip
         self._queues, self._exclude, self._include = queues, exclude_queues, include
         self.shutdown = Shutdown(self.hostname)
 
@@ -109,6 +119,7 @@ class Worker:
         app.import_default_modules()
         signals.celeryd_init.send(sender=self.hostname, instance=self, conf=app.conf, options=self.options)
         signals.worker_init.send(sender=self)
+        app.conf.update({name: value for name, value in self._settings.items() if value is not None})
         conf = self.conf = app.conf.snapshot()
         self.shutdown.patience = conf.worker_soft_shutdown_timeout
         logs.setup_logging(
@@ -150,7 +161,10 @@ class Worker:
         if POOLS[name] == "solo":
             self.concurrency = 1
             return SoloPool(runner)
-        return ChildPool(POOLS[name], runner, concurrency=self.concurrency)
+        return ChildPool(
+            POOLS[name], runner, concurrency=self.concurrency, most_tasks=self.conf.worker_max_tasks_per_child or None,
+            most_memory=self.conf.worker_max_memory_per_child or None,
+        )  # fmt: skip
 
     def _say_hello(self) -> None:
         if self.quiet:
@@ -219,7 +233,7 @@ class Worker:
                 return
             keeper = self._keeper(lease)
             self.pool.on_broken = self._pool_broken
-            self.pool.start(loop, dispatcher.on_outcomes, dispatcher.on_death)
+            self.pool.start(loop, dispatcher)
             async with asyncio.TaskGroup() as services:
                 running = [
                     services.create_task(lease.run(), name="lease"),

@@ -1,0 +1,200 @@
+"""Where children live: what parent and child share was made before the fork, and serves one child after the other.
+
+A *place* is what its slots are to the parent; it always has a child, as far as possible. It has two *berths*, so that the
+next child can come up in one while the last still finishes what it has in the other.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import signal
+import socket
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+
+from umbel.execution.outcome import Job, Outcome, decode_jobs, decode_outcomes, encode_jobs
+from umbel.pools import frames
+from umbel.pools.base import Running, Slot
+from umbel.pools.evidence import LastTraceback
+from umbel.pools.testimony import Testimony
+
+__all__ = ["Berth", "Place"]
+
+LEAVE = encode_jobs([])  # a packet without jobs: the child ends when it has finished what came before
+
+
+@dataclass(slots=True, eq=False)
+class Berth:
+    """Room for one child: for each slot of its place a socket pair, a testimony, and what was sent through it."""
+
+    number: int  # the zygote's word for it
+    ours: list[socket.socket]
+    theirs: list[socket.socket]
+    testimonies: list[Testimony]
+    traceback: LastTraceback
+    tags: list[dict[int, float]]  # what has no outcome -> when it was sent (time.monotonic)
+    pid: int = 0
+    ordered: bool = False  # its child is on the way
+    since: float = 0.0
+    expected: bool = False  # we asked for its end
+    leaving: bool = False  # we told it to end when it has finished
+    served: bool = False  # it has run something
+    tired: bool = False  # it is to be replaced
+    left: int | None = None  # how many jobs it may still get; None: any number
+    ending: set[int] = field(default_factory=set)  # tags that are being ended by force
+    stuck: set[int] = field(default_factory=set)  # slots whose thread goes on with what was ended for the parent
+
+    @classmethod
+    def build(cls, number: int, slots: int) -> Berth:
+        """Make one; the parent's ends do not block."""
+        pairs = [frames.pair() for _ in range(slots)]
+        for ours, _ in pairs:
+            ours.setblocking(False)
+        return cls(
+            number,
+            [ours for ours, _ in pairs],
+            [theirs for _, theirs in pairs],
+            [Testimony() for _ in pairs],
+            LastTraceback(),
+            [{} for _ in pairs],
+        )
+
+    def comes(self, pid: int, left: int | None) -> None:
+        """Note that a child is up."""
+        self.pid, self.since, self.left, self.ordered = pid, time.monotonic(), left, False
+        self.expected = self.leaving = self.served = self.tired = False
+
+    def send(self, i: int, jobs: Sequence[Job]) -> bool:
+        """Hand jobs to the child. False: it takes none now."""
+        try:
+            frames.send(self.ours[i], encode_jobs(jobs))
+        except (BlockingIOError, frames.Closed):
+            return False
+        now = time.monotonic()
+        self.tags[i].update((job.tag, now) for job in jobs)
+        if self.left is not None:
+            self.left -= len(jobs)
+        return True
+
+    def receive(self, i: int) -> list[Outcome]:
+        """Return what the child has finished.
+
+        Raises:
+            BlockingIOError: nothing more, for now.
+            Closed: the parent's own end is closed.
+        """
+        return self.finished(i, frames.receive(self.ours[i]))
+
+    def finished(self, i: int, frame: bytes) -> list[Outcome]:
+        """Return the outcomes in *frame*, but for those that nobody waits for, or that came too late: an end by force is not undone."""
+        self.served = True
+        return [o for o in decode_outcomes(frame) if o.tag not in self.ending and self.tags[i].pop(o.tag, None) is not None]
+
+    def take_back(self, i: int) -> list[Job]:
+        """Take out what the child has not begun to read."""
+        jobs: list[Job] = []
+        with contextlib.suppress(BlockingIOError, frames.Closed):
+            while True:
+                jobs += decode_jobs(frames.receive(self.theirs[i], socket.MSG_DONTWAIT))
+        for job in jobs:
+            self.tags[i].pop(job.tag, None)
+        if self.left is not None:
+            self.left += len(jobs)
+        if self.leaving and self.pid:
+            self.leave(i)  # it was among what came back
+        return jobs
+
+    def leave(self, i: int) -> bool:
+        """Tell the child to serve slot *i* no more. False: its socket is full, say it again."""
+        self.leaving = True
+        try:
+            frames.send(self.ours[i], LEAVE)
+        except BlockingIOError:
+            return False
+        except frames.Closed:
+            pass
+        return True
+
+    def signal(self, number: int) -> None:
+        """Send a signal to the child."""
+        if self.pid:
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(self.pid, number)
+
+    def let_go(self, i: int) -> set[int]:
+        """Count no more on the thread of slot *i*, and return what it had not finished."""
+        self.stuck.add(i)
+        held, self.tags[i] = set(self.tags[i]), {}
+        return held
+
+    def kill(self) -> None:
+        """End the child, as expected."""
+        self.expected = True
+        self.signal(signal.SIGKILL)
+
+    def runs(self, slots: Sequence[Slot], *, testified: bool) -> list[Running]:
+        """Return what has started, as the child has *testified* or, where many run at once, as it was sent."""
+        if not testified:
+            return [Running(slot, tag, since) for slot, tags in zip(slots, self.tags, strict=True) for tag, since in tags.items()]
+        said = [testimony.running() for testimony in self.testimonies]
+        return [Running(slot, tag, at) for slot, (tag, at), tags in zip(slots, said, self.tags, strict=True) if tag in tags]
+
+    def reset(self) -> None:
+        """Make it ready for the next child."""
+        self.pid = 0
+        self.ending.clear()
+        self.stuck.clear()
+        for testimony, tags in zip(self.testimonies, self.tags, strict=True):
+            testimony.reset()
+            tags.clear()
+        self.traceback.reset()
+
+    def close(self) -> None:
+        """Let everything go; safe twice."""
+        for end in (*self.ours, *self.theirs):
+            end.close()
+        for testimony in self.testimonies:
+            testimony.close()
+        self.traceback.close()
+
+
+@dataclass(slots=True, eq=False)
+class Place:
+    """Slots, and the berths of the children that serve them."""
+
+    number: int
+    slots: list[Slot]
+    berths: tuple[Berth, Berth]
+    at: list[Berth]  # whose child serves each slot
+    next: Berth | None = None  # its child is up and takes over, slot by slot
+
+    @classmethod
+    def build(cls, number: int, slots: int, capacity: int) -> Place:
+        """Make one of *slots* slots with *capacity* each."""
+        berths = (Berth.build(2 * number - 1, slots), Berth.build(2 * number, slots))
+        return cls(number, [Slot(number=number + i, capacity=capacity) for i in range(slots)], berths, [berths[0]] * slots)
+
+    def other(self, berth: Berth) -> Berth:
+        """Return the berth beside *berth*."""
+        return self.berths[berth is self.berths[0]]
+
+    def arrange(self, *, strict: bool) -> list[tuple[Berth, int]]:
+        """Let the next child take over what it can, and say which slots may get jobs. Return who is to leave which slot.
+
+        A slot that runs one job at a time goes over when nothing runs there, so that it never runs two. *strict*: a child
+        gets no more than its number of jobs.
+        """
+        left: list[tuple[Berth, int]] = []
+        for i, slot in enumerate(self.slots):
+            old, new = self.at[i], self.next or self.at[i]
+            if old is not new and (not old.pid or slot.capacity > 1 or not old.tags[i]):
+                self.at[i] = new
+                if old.pid:
+                    left.append((old, i))
+            serves = self.at[i] is new and i not in new.stuck and not (strict and new.left is not None and new.left <= 0)
+            slot.pid = self.at[i].pid if serves else 0
+        if self.next is not None and all(berth is self.next for berth in self.at):
+            self.next = None
+        return left

@@ -1,0 +1,152 @@
+"""No task outlives its limits, whatever it does and wherever it runs."""
+
+import json
+import signal
+from collections import Counter
+
+import pytest
+from tests.faults.conftest import Faults
+from tests.faults.test_children import stop
+from tests.faults.test_evidence import letters
+from tests.processes import Running, wait_for
+
+pytestmark = pytest.mark.timeout(60)
+
+POOLS = ["prefork", "threads", "asyncio", "solo"]
+HARD = "TimeLimitExceeded(0.3,)"
+
+
+def start(faults: Faults, *options: str) -> Running:
+    return faults.worker(*options, app="limits_app")
+
+
+def send(faults: Faults, code: str) -> str:
+    return faults.script(f"from limits_app import *\n{code}")
+
+
+def ended(faults: Faults, *ids: str, deadline: float = 20) -> dict[str, list[str]]:
+    """The state and the result of each task, once all are ready."""
+    asks = f"""
+import json
+from umbel import states
+found = {{id: app.AsyncResult(id) for id in {ids!r}}}
+print(json.dumps({{id: [r.state, str(r.result), r.traceback or ''] for id, r in found.items() if r.state in states.READY_STATES}}))
+"""
+
+    def all_of_them() -> dict[str, list[str]] | None:
+        found = json.loads(send(faults, asks))
+        return found if len(found) == len(ids) else None
+
+    return wait_for(all_of_them, deadline, faults.logs)
+
+
+@pytest.mark.parametrize("pool", POOLS)
+def test_a_task_is_told_of_its_soft_limit_and_may_clean_up(on_file, pool):
+    step = 0.01 if pool in {"threads", "asyncio"} else 60  # a thread in a blocking call hears it afterwards
+    send(
+        on_file,
+        f"""
+naps.apply_async((1, 30), dict(step={step}), soft_time_limit=0.2, task_id='naps')
+naps_async.apply_async((2, 30), soft_time_limit=0.2, task_id='naps_async')
+runs_on.apply_async((3,), soft_time_limit=0.2, task_id='runs_on')
+runs_on_async.apply_async((4,), soft_time_limit=0.2, task_id='runs_on_async')
+naps.apply_async((5, 0.01), soft_time_limit=30, task_id='short')
+""",
+    )
+    with start(on_file, "-P", pool, "-c", "2") as worker:
+        found = ended(on_file, "naps", "naps_async", "runs_on", "runs_on_async", "short")
+        stop(worker)
+    assert found["naps"][:2] == found["naps_async"][:2] == ["SUCCESS", "cleaned"]
+    assert found["runs_on"][:2] == found["runs_on_async"][:2] == ["FAILURE", "SoftTimeLimitExceeded()"]
+    assert found["short"][:2] == ["SUCCESS", "slept"]
+    for name in ("naps", "naps_async", "runs_on", "runs_on_async"):
+        assert worker.log().count(f"Soft time limit (0.2s) exceeded for limits_app.{name}[{name}]") == 1, worker.tail()
+
+
+def test_a_task_may_ask_for_a_retry_when_its_soft_limit_comes_and_the_limit_goes_with_it(on_file):
+    send(on_file, "tries_again.apply_async((1,), soft_time_limit=0.2, task_id='again')")
+    with start(on_file, "-P", "prefork", "-c", "1") as worker:
+        assert ended(on_file, "again")["again"][:2] == ["SUCCESS", "1"]
+        stop(worker)
+
+
+@pytest.mark.parametrize("pool", POOLS)
+def test_a_task_that_runs_on_is_ended_at_its_hard_limit(on_file, pool):
+    send(
+        on_file,
+        """
+runs_on.apply_async((1,), time_limit=0.3, task_id='runs_on')
+runs_on_async.apply_async((2,), time_limit=0.3, task_id='runs_on_async')
+work.apply_async((3,), task_id='after')
+""",
+    )
+    with start(on_file, "-P", pool, "-c", "2") as worker:
+        found = ended(on_file, "runs_on", "runs_on_async", "after")
+        wait_for(lambda: "claimed=0, parked=0, dead=0" in on_file.depth(), 10, on_file.depth)
+        stop(worker)
+    assert found["runs_on"][:2] == found["runs_on_async"][:2] == ["FAILURE", HARD]
+    for name in ("runs_on", "runs_on_async"):
+        assert worker.log().count(f"Hard time limit (0.3s) exceeded for limits_app.{name}[{name}]") == 1, worker.tail()
+        assert on_file.times(f"failure {name} {HARD}") == 1
+    assert on_file.times("starts 1") == on_file.times("starts 2") == 1
+
+
+@pytest.mark.parametrize(
+    ("pool", "task"),
+    [
+        ("prefork", "blocks"),
+        ("prefork", "holds"),
+        ("prefork", "holds_the_loop"),
+        ("threads", "blocks"),
+        ("threads", "holds"),
+        ("asyncio", "blocks"),
+        ("asyncio", "holds_the_loop"),
+        ("asyncio", "ignores_its_end"),
+    ],
+)
+def test_a_blocking_call_does_not_outlive_its_hard_limit(on_file, pool, task):
+    send(on_file, f"{task}.apply_async((1,), time_limit=0.3, task_id='blocked'); work.delay_many([((n,), {{}}) for n in range(20)])")
+    with start(on_file, "-P", pool, "-c", "2") as worker:
+        found = ended(on_file, "blocked")["blocked"]
+        wait_for(lambda: on_file.numbers() == set(range(20)), 20, on_file.logs)
+        send(on_file, f"{task}.apply_async((2,), time_limit=0.3, task_id='again')")
+        assert ended(on_file, "again")["again"][:2] == ["FAILURE", HARD]
+        wait_for(lambda: "ready=0, delayed=0, claimed=0, parked=0, dead=0" in on_file.depth(), 10, on_file.depth)
+        stop(worker)
+    assert found[:2] == ["FAILURE", HARD]
+    assert on_file.times("starts 1") == on_file.times(f"failure {task} {HARD}") / 2 == 1, "it is not repeated"
+    assert task == "ignores_its_end" or f"in {task}" in found[2] or pool == "asyncio", "the result says where it was"
+
+
+def test_a_worker_on_threads_has_all_its_slots_again_after_blocking_calls(on_file):
+    send(on_file, "[blocks.apply_async((n,), time_limit=0.3, task_id=f'b{n}') for n in range(3)]; work.apply_async((7, 3), task_id='long')")
+    with start(on_file, "-P", "threads", "-c", "4") as worker:
+        found = ended(on_file, "b0", "b1", "b2", "long")
+        send(on_file, "naps.chunk = [naps.apply_async((n, 30), soft_time_limit=60) for n in range(4)]")
+        worker.send(signal.SIGQUIT)
+        worker.exit_code()
+    assert found["long"][0] == "SUCCESS", "what ran beside them was let finish"
+    assert on_file.times("7") == 1
+
+
+def test_neighbours_of_a_task_that_hangs_run_once(on_file):
+    send(on_file, "hangs_at.delay_many([((n, -1), {}) for n in range(200)])")
+    with start(on_file, "-P", "prefork", "-c", "2", "--time-limit", "0.5") as worker:
+        wait_for(lambda: len(on_file.numbers()) == 200, 20, on_file.logs)
+        send(on_file, "hangs_at.delay_many([((n, 450), {}) for n in range(400, 600)])")
+        wait_for(lambda: len(on_file.numbers()) == 399, 20, on_file.logs)
+        wait_for(lambda: "ready=0, delayed=0, claimed=0, parked=0, dead=0" in on_file.depth(), 10, on_file.depth)
+        stop(worker)
+    assert {line: times for line, times in Counter(on_file.lines()).items() if times > 1} == {}
+    assert on_file.times("starts 450") == 1
+    assert "Hard time limit (0.5s) exceeded" in worker.log()
+
+
+def test_a_task_that_wants_its_time_outs_kept_is_kept_as_a_dead_letter(on_file):
+    send(on_file, "blocks.acks_on_timeout = False")  # for the producer it means nothing
+    send(on_file, "blocks.apply_async((1,), time_limit=0.3, task_id='kept')")
+    with start(on_file, "-P", "prefork", "-c", "1", "--", "task_acks_on_failure_or_timeout=false") as worker:
+        assert ended(on_file, "kept")["kept"][:2] == ["FAILURE", HARD]
+        wait_for(lambda: "dead=1" in on_file.depth(), 10, on_file.depth)
+        stop(worker)
+    assert letters(on_file) == ["failed: TimeLimitExceeded(0.3)"]
