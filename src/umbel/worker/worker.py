@@ -260,10 +260,10 @@ class Worker:
                 # After one lease without the broker others may have our claims, and what is not written yet runs again there.
                 if not await settler.drained(lease.lease):
                     logger.error("%d outcome(s) cannot be written: their tasks run again.", settler.pending)
+                for service in running:  # first: a renewal after the leaving would be refused, and join again
+                    service.cancel()
                 with contextlib.suppress(OperationalError):
                     await lease.leave()
-                for service in running:
-                    service.cancel()
             if keeper is not None:
                 keeper.close()
             self.pool.close()
