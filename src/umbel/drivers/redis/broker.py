@@ -40,6 +40,7 @@ __all__ = ["RedisBroker"]
 CHUNK = 200  # messages in one script call: a script holds up the whole server
 VERBS = {Verb.ACK: b"A", Verb.RETRY: b"R", Verb.GIVE_BACK: b"G", Verb.BURY: b"B", Verb.PARK: b"P", Verb.DELAY: b"R"}
 MOST_PROMOTED = 1000  # messages in one step: a step holds up the server
+RECOVERED = 10**12  # from here on the sequence numbers in tags are of claims that were taken over (see recover.lua)
 VALID = 500  # ms by the server's clock after which an order to recover is void
 WAIT_SHARE = 0.5  # of the time for a call that replicas have: less than the reply has
 LONGEST_WAIT = 0.1  # seconds: messages of foreign producers, who ring no bell, are found within this time
@@ -151,7 +152,19 @@ class RedisBroker(Broker):
         return self._client.run_many(self._scripts["renew"], calls)
 
     def leave(self, owner: str, queues: Sequence[str]) -> None:
+        for queue in queues:
+            self._give_back_recovered(queue, owner)
         self._client.run_many(self._scripts["leave"], [(self.keys(q).base, "\0".join(self.keys(q).ready), owner) for q in queues])
+
+    def _give_back_recovered(self, queue: str, owner: str) -> None:
+        """Give back what was taken over, with what is known of its death: the script gives messages back as they are."""
+        claims = self.keys(queue).claims(owner)
+        if self._client.call("HEXISTS", claims, "recovered"):
+            fields = self._client.call("HGETALL", claims)
+            held: dict[bytes, bytes] = dict(zip(fields[::2], fields[1::2], strict=True))
+            taken = sorted(tag for tag in held if tag.count(b":") == 2 and tag[:2] != b"s:" and int(tag.partition(b":")[0]) >= RECOVERED)
+            deliveries = [self._recovered(queue, owner, tag, held[tag], b"s:" + tag in held, 0) for tag in reversed(taken)]
+            self.settle([Settlement(delivery=d, verb=Verb.GIVE_BACK, attempts=d.attempts, suspect=d.suspect) for d in deliveries])
 
     def fetch(
         self, queue: str, limit: int, *, owner: str, seq: int, settle: Sequence[Settlement] = (), parked: Sequence[str] = ()
@@ -243,13 +256,13 @@ class RedisBroker(Broker):
             raise
         if reply is None:
             raise OwnerLost(owner)
-        taken = []
-        for i in range(2, len(reply), 3):
-            tag, started, raw = reply[i], reply[i + 1], reply[i + 2]
-            attempts, _ = marks(raw)
-            delivery = self._delivery(queue, owner, tag, raw, int(reply[0]))
-            taken.append(replace(delivery, attempts=attempts + (started == 1), suspect=started != 1))
+        taken = [self._recovered(queue, owner, reply[i], reply[i + 2], reply[i + 1] == 1, int(reply[0])) for i in range(2, len(reply), 3)]
         return Recovered(deliveries=taken[::-1], more=reply[1] == 1)  # the script takes the newest first
+
+    def _recovered(self, queue: str, owner: str, tag: bytes, raw: bytes, started: bool, fence: int) -> Delivery:
+        """Make the delivery of a message that was taken over: a start that was marked costs an attempt."""
+        delivery = self._delivery(queue, owner, tag, raw, fence)
+        return replace(delivery, attempts=delivery.attempts + started, suspect=not started)
 
     def mark_started(self, delivery: Delivery) -> bool:
         return bool(self._run("mark_started", self.keys(delivery.queue).base, delivery.owner, delivery.tag))

@@ -116,6 +116,15 @@ class RecoveringPromises(BrokerSuite):
         # The start of m0 is counted once, however many recoverers die before they settle it.
         assert dict(zip(ids_of(again), [d.attempts for d in again], strict=True)) == {"m0": 1, "m1": 0}
 
+    def test_what_an_heir_that_leaves_took_keeps_what_is_known_of_its_death(self, broker: Broker, queue: str) -> None:
+        self.lapsed(broker, queue, claims=2, started=1)
+        broker.join("frail", [queue], lease=60)
+        assert len(broker.recover(queue, owner="frail", limit=10).deliveries) == 2
+        broker.leave("frail", [queue])
+        again = broker.fetch(queue, 2, owner="heir", seq=1)
+        assert [(d.attempts, d.suspect) for d in again] == [(1, False), (0, True)]
+        assert ids_of(again) == ["m0", "m1"]
+
     def test_every_lapsed_owner_is_recovered(self, broker: Broker, queue: str) -> None:
         broker.publish([item(queue, f"m{n}") for n in range(3)])
         for n in range(3):
