@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import time
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import suppress
@@ -40,7 +41,7 @@ __all__ = ["RedisBroker"]
 CHUNK = 200  # messages in one script call: a script holds up the whole server
 VERBS = {Verb.ACK: b"A", Verb.RETRY: b"R", Verb.GIVE_BACK: b"G", Verb.BURY: b"B", Verb.PARK: b"P", Verb.DELAY: b"R"}
 MOST_PROMOTED = 1000  # messages in one step: a step holds up the server
-RECOVERED = 10**12  # from here on the sequence numbers in tags are of claims that were taken over (see recover.lua)
+RECOVERED = re.compile(rb"\d{13}:1:\d")  # tags of claims that were taken over (see recover.lua)
 VALID = 500  # ms by the server's clock after which an order to recover is void
 WAIT_SHARE = 0.5  # of the time for a call that replicas have: less than the reply has
 LONGEST_WAIT = 0.1  # seconds: messages of foreign producers, who ring no bell, are found within this time
@@ -162,7 +163,7 @@ class RedisBroker(Broker):
         if self._client.call("HEXISTS", claims, "recovered"):
             fields = self._client.call("HGETALL", claims)
             held: dict[bytes, bytes] = dict(zip(fields[::2], fields[1::2], strict=True))
-            taken = sorted(tag for tag in held if tag.count(b":") == 2 and tag[:2] != b"s:" and int(tag.partition(b":")[0]) >= RECOVERED)
+            taken = sorted(tag for tag in held if RECOVERED.fullmatch(tag))
             deliveries = [self._recovered(queue, owner, tag, held[tag], b"s:" + tag in held, 0) for tag in reversed(taken)]
             self.settle([Settlement(delivery=d, verb=Verb.GIVE_BACK, attempts=d.attempts, suspect=d.suspect) for d in deliveries])
 
