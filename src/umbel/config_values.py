@@ -8,11 +8,12 @@ from collections.abc import Callable, Mapping
 from datetime import timedelta, tzinfo
 from functools import cache
 from typing import Any, Final
+from urllib.parse import quote, unquote
 
 from umbel.exceptions import ImproperlyConfigured
 from umbel.settings_table import Setting
 
-__all__ = ["HIDDEN", "censored", "checked", "from_text"]
+__all__ = ["HIDDEN", "censored", "checked", "from_text", "masked", "without_secrets"]
 
 HIDDEN: Final = "********"
 
@@ -42,6 +43,9 @@ _NEXT_URL: Final = re.compile(r"([;,])(?=[a-z][a-z0-9+.-]*://)", re.IGNORECASE)
 # The password ends at the last "@": one that holds "/" or "@" is hidden as a whole.
 _URL_PASSWORD: Final = re.compile(r"(\w://[^:/?#@]*):.+@", re.DOTALL)
 _URL_OPTION: Final = re.compile(r"([?&])([^=&]+)=([^&]*)")
+_LOGIN: Final = re.compile(r":[^:@\s]+@")  # of what was meant to be a URL
+_NAMED: Final = re.compile(r"\b(\w*(?:password|passwd|secret|token|accountkey)\w*\s*[=:]\s*)([^\s;&,'\"]+)", re.IGNORECASE)
+_SHORTEST_SECRET: Final = 3  # characters: what is shorter would be found in every text
 
 
 def checked(setting: Setting, value: Any) -> Any:
@@ -84,6 +88,23 @@ def censored(name: str, value: Any) -> Any:
     if isinstance(value, list | tuple | set | frozenset):
         return [censored("", item) for item in value]
     return value
+
+
+def masked(text: str) -> str:
+    """Return a URL, or what was meant to be one, as people may see it."""
+    return str(censored("", text)).replace(HIDDEN, "**")
+
+
+def without_secrets(text: str, url: str) -> str:
+    """Return what a library said of a connection to *url*, without the passwords of that URL in any of their spellings."""
+    found = [login[1] for login in re.finditer(r"\w://[^:/?#@]*:(.+)@", url, re.DOTALL)]
+    found += [option[3] for option in _URL_OPTION.finditer(url) if _is_secret(option[2])]
+    spellings = {spelling for secret in found for spelling in (secret, unquote(secret), quote(secret), quote(secret, safe=""))}
+    for secret in found:  # a parser may cut a URL at these, and quote a part of a password
+        spellings.update(part for part in re.split(r"[/?#@:]", secret) if len(part) >= _SHORTEST_SECRET)
+    for spelling in sorted(spellings, key=len, reverse=True):
+        text = text.replace(spelling, "**")
+    return text
 
 
 @cache
@@ -167,9 +188,8 @@ def _is_secret(name: str) -> bool:
 
 
 def _censored_text(text: str) -> str:
-    if "://" not in text:
-        return text
-    return "".join(_censored_url(part) for part in _NEXT_URL.split(text))
+    hidden = "".join(map(_censored_url, _NEXT_URL.split(text))) if "://" in text else _LOGIN.sub(f":{HIDDEN}@", text)
+    return _NAMED.sub(rf"\1{HIDDEN}", hidden)
 
 
 def _censored_url(url: str) -> str:

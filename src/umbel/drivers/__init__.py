@@ -11,6 +11,7 @@ from urllib.parse import parse_qs, urlencode, urlsplit
 from umbel.backend import ResultBackend
 from umbel.broker import Broker
 from umbel.clock import Clock
+from umbel.config_values import masked
 from umbel.exceptions import ImproperlyConfigured, NotSupported
 
 __all__ = ["open_backend", "open_broker"]
@@ -102,7 +103,7 @@ def scheme_of(url: str, kind: str) -> str:
     scheme, separator, _ = url.partition("://")
     if not separator:
         raise ImproperlyConfigured(
-            f"{url!r} is not a {kind} URL: it has no '://'. Write it as redis://127.0.0.1:6379/0 or sqlite:////absolute/path/umbel.sqlite3."
+            f"{masked(url)!r} is not a {kind} URL: it has no '://'. Write it as redis://127.0.0.1:6379/0 or sqlite:////absolute/path/umbel.sqlite3."
         )
     return scheme.lower()
 
@@ -157,8 +158,4 @@ def sqlite_url(url: str, base_dir: str | Path | None) -> str:
 
 def without_password(url: str) -> str:
     """Return *url* without its password."""
-    head, at, tail = url.rpartition("@")
-    if not at:
-        return url
-    scheme, _, login = head.partition("://")
-    return f"{scheme}://{login.partition(':')[0]}:**@{tail}"
+    return masked(url)

@@ -16,7 +16,6 @@ from hashlib import sha1
 from importlib import resources
 from ipaddress import ip_address
 from typing import Any
-from urllib.parse import urlsplit
 
 import redis
 from redis.backoff import NoBackoff
@@ -24,6 +23,7 @@ from redis.exceptions import AuthenticationError, BusyLoadingError, NoScriptErro
 from redis.exceptions import TimeoutError as RedisTimeoutError
 from redis.retry import Retry
 
+from umbel.config_values import masked, without_secrets
 from umbel.exceptions import BrokerUnavailable, ImproperlyConfigured
 
 __all__ = ["Client", "Script", "load_script"]
@@ -68,9 +68,13 @@ class Client:
             )
             self._named = is_name(str(pool.connection_kwargs.get("host", "localhost")))
         except (ValueError, TypeError) as exc:
-            raise ImproperlyConfigured(f"{hidden(url)!r} is not a Redis URL: {exc}. Write it as redis://:password@host:6379/0.") from exc
+            # Without its cause: a parser may have cut the URL in the middle of the password, and says the part.
+            raise ImproperlyConfigured(
+                f"{masked(url)!r} is not a Redis URL: {without_secrets(str(exc), url)}. Write it as redis://:password@host:6379/0, "
+                "with %2F for a / in the password, %40 for an @, %23 for a #."
+            ) from None
         self._make: Any = lambda: pool.connection_class(**pool.connection_kwargs)
-        self.url = hidden(url)
+        self.url = masked(url)
         self.address = tuple(sorted((k, str(v)) for k, v in pool.connection_kwargs.items() if k in {"host", "port", "db", "path"}))
         self.timeout = timeout
         self._idle: deque[tuple[Any, float]] = deque()
@@ -117,11 +121,11 @@ class Client:
             else:
                 connection.connect()
         except FAULTS as exc:
-            reason = str(exc).rstrip(".")
+            reason = self._said(exc)
             raise BrokerUnavailable(
                 f"Redis at {self.url} does not answer: {reason}. Check that it runs and that the URL is right.",
                 unreachable=not isinstance(exc, (ResponseError, AuthenticationError, BusyLoadingError)),  # those are answers
-            ) from exc
+            ) from harmless(exc, reason)
         return connection
 
     def call(self, *command: Any, timeout: float | None = None) -> Any:
@@ -166,7 +170,7 @@ class Client:
             connection.disconnect()
             if isinstance(exc, FAULTS):
                 slow = isinstance(exc, (RedisTimeoutError, TimeoutError))
-                reason = f"no reply within {timeout or self.timeout:g} s" if slow else str(exc).rstrip(".")
+                reason = f"no reply within {timeout or self.timeout:g} s" if slow else self._said(exc)
                 raise BrokerUnavailable(f"Redis at {self.url} was lost: {reason}.", maybe_sent=True) from exc
             raise
         self._idle.append((connection, time.monotonic()))
@@ -174,8 +178,13 @@ class Client:
             if isinstance(reply, NoScriptError):
                 raise reply
             if isinstance(reply, Exception):
-                raise BrokerUnavailable(f"Redis at {self.url} refused: {reply}") from reply
+                reason = self._said(reply)
+                raise BrokerUnavailable(f"Redis at {self.url} refused: {reason}") from harmless(reply, reason)
         return replies
+
+    def _said(self, exc: BaseException) -> str:
+        """Return the text of an error; a server may repeat what it was sent, a password too."""
+        return without_secrets(str(exc), self._given[0]).rstrip(".")
 
     @staticmethod
     def _read(connection: Any, timeout: float | None) -> Any:
@@ -249,7 +258,6 @@ def usable(connection: Any) -> bool:
         return False
 
 
-def hidden(url: str) -> str:
-    """Return *url* without its password."""
-    password = urlsplit(url).password
-    return url.replace(f":{password}@", ":**@") if password else url
+def harmless(exc: Exception, shown: str) -> Exception | None:
+    """Return *exc* as a cause to be shown, unless its own text has a password that *shown* has not."""
+    return exc if str(exc).rstrip(".") == shown else None
