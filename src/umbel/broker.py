@@ -86,7 +86,7 @@ class Verb(IntEnum):
     GIVE_BACK = 3  # to the head of the queue, those of one call in their order; `attempts` and `suspect` are rewritten
     BURY = 4  # to the dead letters, with `reason`
     PARK = 5  # to the parked messages: no worker that asked knows this task; `reason` names it
-    DELAY = 6  # to the delayed messages until `due`, as it is: its `attempts` and `suspect` stay
+    DELAY = 6  # to the delayed messages until `due`; its `attempts` and `suspect` stay, its bytes become `raw`, if given
 
 
 class Evidence(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
@@ -128,6 +128,7 @@ class Settlement:
     reason: str = ""  # for BURY a sentence; for PARK the name of the task
     evidence: Evidence = field(default_factory=Evidence)  # for BURY and PARK
     due: float | None = None  # for DELAY, in seconds since the epoch; None: ready at once, at the tail
+    raw: bytes | None = None  # for DELAY
     attempts: int = 0  # for GIVE_BACK
     suspect: bool = False  # for GIVE_BACK
     records: Sequence[Record] = ()

@@ -116,8 +116,6 @@ def _make_plan(app: Umbel, name: str, task: Task[..., Any] | None) -> Plan:
     conf = app.conf
     if not is_name(name):
         raise ValueError(f"The name of a task is {saferepr(name, 60)}. It must be a text of 1 to {LONGEST_NAME} printable characters.")
-    if task is not None:
-        _refuse_limits(task)
     defaults = {key: value for key in CALL_ATTRIBUTES if (value := getattr(task, key, None)) is not None}
     defaults.update({} if task is None else task.time_limits())
     mode = conf.task_default_delivery_mode
@@ -136,13 +134,6 @@ def _make_plan(app: Umbel, name: str, task: Task[..., Any] | None) -> Plan:
         depth=conf.task_repr_maxlevels,
         largest=limit_of(conf.task_message_max_size),
     )
-
-
-def _refuse_limits(task: Task[..., Any]) -> None:
-    for name in ("rate_limit",):
-        value = vars(task).get(name, getattr(type(task), name))
-        if value is not None:
-            raise NotSupported(f"{task.name} has {name}={value!r}: limits come with a later version of umbel. Take it off the task.")
 
 
 def _mode(mode: int | str) -> int:

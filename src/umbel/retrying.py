@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
 __all__ = ["build_retry", "retry_policy_of"]
 
-OURS = ("redelivered", "umbel_attempts", "umbel_suspect")  # headers that tell of one delivery, not of the task
+OURS = ("redelivered", "umbel_attempts", "umbel_suspect", "umbel_turn")  # headers that tell of one delivery, not of the task
 
 
 def retry_policy_of(task: Task[..., Any]) -> RetryPolicy:

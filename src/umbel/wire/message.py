@@ -6,6 +6,7 @@ knows of them. Bytes from outside only ever raise `DecodeError`, `ContentDisallo
 
 from __future__ import annotations
 
+import math
 from binascii import a2b_base64, b2a_base64
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
@@ -67,6 +68,7 @@ class _Envelope(msgspec.Struct, gc=False, rename={"content_type": "content-type"
 
 class _Marks(msgspec.Struct, gc=False):
     umbel_attempts: Annotated[int, msgspec.Meta(ge=0, lt=1 << 31)] = 0
+    umbel_turn: float | None = None
     umbel_suspect: bool = False
 
 
@@ -250,6 +252,26 @@ def mark(raw: bytes, *, attempts: int, suspect: bool) -> bytes:
         info = {**(properties.get("delivery_info") or {}), "redelivered": True}
         return dumps({**envelope, "headers": kept, "properties": {**properties, "delivery_info": info}}).encode("ascii")
     except (SerializationError, AttributeError, TypeError):  # an envelope, headers or properties of another shape
+        return raw
+
+
+def turn_of(raw: bytes) -> float | None:
+    """Return when a rate limit lets this message start (seconds since the epoch), if one has said so."""
+    if b'"umbel_turn"' not in raw:
+        return None
+    try:
+        turn = _read(raw, _read_marked, _Marked).headers.umbel_turn
+    except DecodeError:
+        return None
+    return turn if turn is not None and math.isfinite(turn) else None
+
+
+def with_turn(raw: bytes, turn: float) -> bytes:
+    """Write into an envelope when a rate limit lets it start; what cannot be read is returned as it is."""
+    try:
+        envelope = parse(raw)
+        return dumps({**envelope, "headers": {**envelope["headers"], "umbel_turn": turn}}).encode("ascii")
+    except (SerializationError, LookupError, AttributeError, TypeError):
         return raw
 
 

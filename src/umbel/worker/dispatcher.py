@@ -19,8 +19,9 @@ from umbel.execution.verdict import Postponed, Refused, Request, Void, admit, lo
 from umbel.pools.base import Death, Pool, Slot, ended
 from umbel.task import Task
 from umbel.wire.size import DEFAULT_LIMIT
-from umbel.worker.inflight import Inflight, Packet
+from umbel.worker.inflight import MOST, Inflight, Packet
 from umbel.worker.limits import TimeLimits
+from umbel.worker.rate_limits import RateLimits
 
 __all__ = ["Dispatcher"]
 
@@ -39,29 +40,37 @@ class Dispatcher:
 
     def __init__(
         self, broker: Broker, pool: Pool, settler: Settler, io: Executor, reporter: Reporter, *,
-        tasks: Mapping[str, Task[..., Any]], most_deliveries: int, prefetch: int | None,
+        tasks: Mapping[str, Task[..., Any]], most_deliveries: int, prefetch: int | None, rates: RateLimits,
         revoked: Container[str] = (), largest: int = DEFAULT_LIMIT, clock: Callable[[], float] = time.time,
     ) -> None:  # fmt: skip
         self._broker, self._pool, self._settler, self._io, self._reporter = broker, pool, settler, io, reporter
         self._tasks, self._most, self._revoked, self._largest, self._clock = tasks, most_deliveries, revoked, largest, clock
         self._inflight = Inflight(pool, cap=prefetch)
         self._limits = TimeLimits(pool, self._inflight.sent)
+        self._rates = rates
+        self._put_off = 0  # messages of the last claim that must wait longer for their rate limits
+        self._timer: asyncio.TimerHandle | None = None
         self._busy = asyncio.Event()
         self._preparing: set[asyncio.Task[None]] = set()
         self._unsent: set[int] = set()  # tags that have a slot and are being prepared: no child has seen them
-        self.room = self._inflight.room
         self.on_room: Callable[[], None] = lambda: None
 
     # Deliveries come in.
 
+    def room(self) -> int:
+        """Return how many messages to claim: what can start soon, and more while rate limits keep what is in front."""
+        room = self._inflight.room()
+        return min(MOST, room + 2 * self._put_off) if room else 0
+
     def deliver(self, deliveries: Sequence[Delivery]) -> None:
         """Admit what was claimed and send what can start."""
         now = self._clock()
-        requests = []
+        requests: list[Request] = []
+        self._put_off = 0
         for delivery in deliveries:
             match admit(delivery, self._tasks, now, self._revoked, limit=self._largest):
                 case Request() as request:
-                    requests.append(request)
+                    self._take_in(request, requests)
                 case Refused() as refused:
                     self._refuse(refused)
                 case Void() as discarded:
@@ -72,6 +81,16 @@ class Dispatcher:
         self._inflight.add(requests)
         self._busy.set()
         self._pump()
+
+    def _take_in(self, request: Request, requests: list[Request]) -> None:
+        """Add *request* to *requests*, or let it wait for its rate limit, here or in the broker."""
+        if not self._rates.covers(request):
+            requests.append(request)
+        elif (put_off := self._rates.admit(request, time.monotonic(), self._clock())) is None:
+            self._say_received((request,))
+        else:
+            self._put_off += 1
+            self._settler.add(put_off)
 
     def _say_received(self, requests: Sequence[Request]) -> None:
         if received.isEnabledFor(logging.INFO):
@@ -102,6 +121,7 @@ class Dispatcher:
     # Requests go to slots.
 
     def _pump(self) -> None:
+        self._start_limited()
         if not self._settler.may_write():  # past the lease's deadline these may run elsewhere, and even have ended there
             return
         for packet in self._inflight.assign():
@@ -112,6 +132,19 @@ class Dispatcher:
                 task.add_done_callback(self._preparing.discard)
             else:
                 self._send(packet)
+
+    def _start_limited(self) -> None:
+        """Let go first to the free slots who has waited for a token, and come back when there is the next."""
+        if not len(self._rates):
+            return
+        now = time.monotonic()
+        if self._settler.may_write() and (turn := self._rates.take(now, self._inflight.free())):
+            self._inflight.add(turn, first=True)
+            self._busy.set()
+        if self._timer is not None:
+            self._timer.cancel()
+        if (at := self._rates.next_at()) is not None:
+            self._timer = asyncio.get_running_loop().call_later(at - now if at > now else LOOK_EVERY, self._pump)
 
     async def _prepare(self, packet: Packet) -> None:
         """Write what must stand in the broker before these start: the mark of a suspect, or an early acknowledgement."""
@@ -306,6 +339,7 @@ class Dispatcher:
 
     async def drain(self) -> None:
         """Give back what has not begun, wait for what has, and give back what was ended meanwhile."""
+        self._give_back(self._rates.clear())
         for slot in self._pool.slots:
             self._inflight.back([job.tag for job in self._pool.take_back(slot)])
         if self._preparing:
@@ -337,5 +371,6 @@ class Dispatcher:
 
     def forget(self) -> None:
         """Drop everything and end what runs: the claims were lost."""
+        self._rates.clear()
         self._inflight.clear()
         self._pool.kill()

@@ -82,7 +82,7 @@ class Inflight:
         if len(self.suspects) >= MOST:  # these do not count below, or a few of them would stop a worker that has free slots
             return 0
         slots = [slot for slot in self._pool.slots if slot.pid and not slot.stalled]
-        free = sum(max(0, slot.capacity - len(slot.jobs)) for slot in slots)
+        free = self.free()
         if self._cap is not None:
             return max(0, min(MOST, self._cap * sum(s.capacity for s in self._pool.slots) - len(self.waiting) - len(self.sent)))
         if self._overall is None or self._overall.mean >= SHORT or (slots and slots[0].capacity > 1):
@@ -93,12 +93,20 @@ class Inflight:
             return 0
         return max(0, min(MOST, max(free, int(seconds / max(self._overall.mean, QUICKEST))) - len(self.waiting)))
 
-    def add(self, requests: Iterable[Request]) -> None:
-        """Let *requests* wait for a slot."""
+    def free(self) -> int:
+        """Return how many requests could start at once."""
+        return sum(max(0, slot.capacity - len(slot.jobs)) for slot in self._pool.slots if slot.pid and not slot.stalled)
+
+    def add(self, requests: Iterable[Request], *, first: bool = False) -> None:
+        """Let *requests* wait for a slot, behind the others or before them."""
         now = time.monotonic()
         for request in requests:
-            (self.suspects if request.alone else self.waiting).append((self._next_tag, request, now))
+            line, entry = self.suspects if request.alone else self.waiting, (self._next_tag, request, now)
             self._next_tag += 1
+            if first:
+                line.appendleft(entry)
+            else:
+                line.append(entry)
 
     def expected(self, request: Request) -> float:
         """Return how long *request* is expected to run, LONG if it is not known to be short."""

@@ -32,6 +32,7 @@ from umbel.worker.dispatcher import Dispatcher
 from umbel.worker.fetcher import Fetcher
 from umbel.worker.keeper import Keeper
 from umbel.worker.lease import Lease
+from umbel.worker.rate_limits import RateLimits
 from umbel.worker.recovery import find_parked, promote_delayed, recover_dead
 from umbel.worker.revoked import RevokedTasks
 from umbel.worker.shutdown import Shutdown
@@ -225,6 +226,7 @@ class Worker:
                 broker, self.pool, settler, care_io, Reporter(app, conf, node=self.hostname),
                 tasks=app.tasks, most_deliveries=conf.task_max_deliveries, prefetch=self._prefetch(), revoked=revoked,
                 largest=limit_of(conf.task_message_max_size),
+                rates=RateLimits(app.tasks, disabled=conf.worker_disable_rate_limits),
             )  # fmt: skip
             fetcher = Fetcher(broker, fetch_io, settler, lease, revoked, room=dispatcher.room, deliver=dispatcher.deliver)
             dispatcher.on_room, revoked.on_news = fetcher.wake.set, dispatcher.on_revoked

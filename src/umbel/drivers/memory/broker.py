@@ -9,6 +9,8 @@ from collections.abc import Iterable, Mapping, Sequence
 from itertools import islice
 from typing import Any, ClassVar, Literal
 
+import msgspec
+
 from umbel.backend import ResultBackend
 from umbel.broker import (
     Broker,
@@ -163,6 +165,7 @@ class MemoryBroker(Broker):
                 message.attempts, message.suspect = settlement.attempts, settlement.suspect
                 queue.put(message)
             case Verb.DELAY:
+                message.item = msgspec.structs.replace(message.item, raw=settlement.raw or message.item.raw)
                 self.store.delay(queue, message, settlement.due, now)
             case Verb.BURY | Verb.PARK:
                 message.reason, message.evidence, message.at = settlement.reason, settlement.evidence, now

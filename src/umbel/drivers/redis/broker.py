@@ -230,7 +230,7 @@ class RedisBroker(Broker):
             fields = self._push_args(settlement.replacement)
         elif verb is Verb.DELAY:
             keys, step = self.keys(delivery.queue), delivery.tag.rpartition(":")[2]
-            fields = (keys.base, keys.ready[int(step)], milliseconds(settlement.due), step, delivery.raw)
+            fields = (keys.base, keys.ready[int(step)], milliseconds(settlement.due), step, settlement.raw or delivery.raw)
         elif verb is Verb.GIVE_BACK:
             fields = (delivery.tag.rpartition(":")[2], marked(delivery, settlement))
         elif verb in {Verb.BURY, Verb.PARK}:

@@ -147,7 +147,8 @@ class SQLiteBroker(Broker):
             case Verb.GIVE_BACK:
                 cursor = connection.execute(sql.GIVE_BACK, (settlement.attempts, settlement.suspect, *claim))
             case Verb.DELAY:
-                cursor = connection.execute(sql.DELAY, (now if settlement.due is None else settlement.due, *claim))
+                due = now if settlement.due is None else settlement.due
+                cursor = connection.execute(sql.DELAY, (due, settlement.raw, *claim))
             case Verb.BURY | Verb.PARK:
                 place = DEAD if settlement.verb is Verb.BURY else PARKED
                 cursor = connection.execute(

@@ -41,7 +41,7 @@ HELD = "WHERE position = ? AND fence = ? AND owner = ? AND queue = ? AND place =
 ACK: Final = f"DELETE FROM umbel_messages {HELD}"
 GIVE_BACK: Final = f"UPDATE umbel_messages SET place = 0, owner = NULL, seq = NULL, started = 0, attempts = ?, suspect = ? {HELD}"
 PUT_AWAY: Final = f"UPDATE umbel_messages SET place = ?, owner = NULL, seq = NULL, reason = ?, evidence = ?, at = ? {HELD}"
-DELAY: Final = f"UPDATE umbel_messages SET place = 1, owner = NULL, seq = NULL, started = 0, due = ? {HELD}"
+DELAY: Final = f"UPDATE umbel_messages SET place = 1, owner = NULL, seq = NULL, started = 0, due = ?, raw = coalesce(?, raw) {HELD}"
 MARK_STARTED: Final = f"UPDATE umbel_messages SET started = 1 {HELD}"
 
 REVOKED_MARK: Final = "SELECT value FROM umbel_meta WHERE name = 'revoked'"

@@ -74,13 +74,15 @@ class SettlingPromises(BrokerSuite):
         given, other = broker.fetch(queue, 2, owner="w", seq=1)
         broker.settle([replace(settlement(given, Verb.GIVE_BACK), attempts=2, suspect=True), settlement(other)])
         (held,) = broker.fetch(queue, 1, owner="w", seq=2)
-        assert broker.settle([replace(settlement(held, Verb.DELAY), due=self.now() + 0.3)]) == [True]
+        again = held.raw.replace(b'"tests.add"', b'"tests.sub"')
+        assert broker.settle([replace(settlement(held, Verb.DELAY), due=self.now() + 0.3, raw=again)]) == [True]
         assert self.total(broker, queue) == (0, 1, 0, 0, 0)
         self.until(lambda: (broker.promote(queue), self.total(broker, queue))[1] == (1, 0, 0, 0, 0))
         broker.publish([item(queue, "c")])
         first, second = broker.fetch(queue, 2, owner="w", seq=3)
         assert ids_of([first, second]) == ["c", "a"]
         assert (second.attempts, second.suspect) == (2, True)
+        assert b'"tests.sub"' in second.raw
 
     def test_what_is_put_off_to_no_time_is_ready_at_the_tail(self, broker: Broker, queue: str) -> None:
         held, other = self.claim(broker, queue, "a", "b")
