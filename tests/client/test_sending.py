@@ -176,15 +176,6 @@ def test_what_is_not_built_yet_says_so(add, option):
         add.apply_async((1,), **{option: 5})
 
 
-def test_a_limit_on_the_task_says_so_at_each_call(app):
-    @app.task(rate_limit="5/m")
-    def limited(): ...
-
-    for _ in range(2):
-        with pytest.raises(NotSupported, match="rate_limit"):
-            limited.delay()
-
-
 def test_time_limits_travel_as_hard_and_soft_and_those_of_the_call_win(app, add):
     @app.task(time_limit=30, soft_time_limit=20)
     def limited(): ...
