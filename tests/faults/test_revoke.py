@@ -70,3 +70,76 @@ def test_ten_thousand_ids_are_revoked_in_one_call_and_the_others_run(tasks):
         said = tasks.send(f"for id in {ids.split()}: {ENDED}(app.AsyncResult(id))")
     assert said.splitlines() == ["TaskRevokedError('revoked') REVOKED", "1 SUCCESS"]
     assert tasks.numbers() == set(range(1, 1000, 2))
+
+
+TERMINATED = "TaskRevokedError('terminated') REVOKED"
+
+
+def run_until_begun(tasks, *numbers):
+    wait_for(lambda: all(f"begins {number}" in tasks.lines() for number in numbers), 30, tasks.logs)
+
+
+def test_a_task_that_runs_is_ended_and_its_neighbours_lose_nothing(tasks):
+    with tasks.worker("-c", "2") as worker:
+        tasks.send("[r.get(timeout=30) for r in [work.delay(n) for n in range(30)]]  # now they travel in packets")
+        tasks.send("begins.apply_async((1, 60), task_id='long'); begins.apply_async((2, 60), task_id='other')")
+        run_until_begun(tasks, 1, 2)
+        tasks.send("work.delay_many([((n,), {}) for n in range(100, 150)]); app.control.revoke(['long', 'other'], terminate=True)")
+        said = tasks.send(f"{ENDED}(app.AsyncResult('long')); {ENDED}(app.AsyncResult('other'))")
+        wait_for(lambda: tasks.numbers() == set(range(30)) | set(range(100, 150)), 30, tasks.logs)
+        worker.waits_to_print("Terminating long (15)")
+        worker.waits_to_print("exited with 'signal 15 (SIGTERM)'")
+        wait_for(lambda: "ready=0, delayed=0, claimed=0, parked=0, dead=0" in tasks.depth(), 30, tasks.logs)
+    assert said.splitlines() == [TERMINATED, TERMINATED]
+    assert tasks.times("begins 1") == tasks.times("begins 2") == 1
+    assert tasks.times("revoked 1 terminated=True signum=15 expired=False") == 1
+    assert all(tasks.times(str(number)) == 1 for number in range(100, 150))
+
+
+@pytest.mark.parametrize(
+    ("pool", "long", "function", "beside"),
+    [("threads", "begins", None, "begins"), ("solo", "begins", None, None), ("asyncio", "begins_async", "begins", "begins_async")],
+)
+def test_other_pools_interrupt_the_task_and_leave_those_beside_it_alone(on_file, pool, long, function, beside):
+    tasks = Revoking(on_file.env, on_file.folder)
+    calls = {1: (long, 60), 2: (function, 60), 3: (beside, 3)}
+    with tasks.worker("-P", pool, "-c", "1" if pool == "solo" else "3"):
+        sent = [number for number, (name, _) in calls.items() if name]
+        tasks.send(";".join(f"{calls[n][0]}.apply_async(({n}, {calls[n][1]}), task_id='task-{n}')" for n in sent))
+        run_until_begun(tasks, *sent)
+        tasks.send("app.control.terminate(['task-1', 'task-2'])")
+        said = tasks.send(f"for n in {sent}: {ENDED}(app.AsyncResult(f'task-{{n}}'))\n{ENDED}(work.delay(4))")
+    assert said.splitlines() == [*(TERMINATED if n < 3 else "3 SUCCESS" for n in sent), "4 SUCCESS"]
+    assert not tasks.numbers() & {1, 2}
+    assert all(tasks.times(f"begins {number}") == 1 for number in sent)
+
+
+def test_signals_reach_the_task_and_who_does_not_end_is_killed(on_file):
+    tasks = Revoking(on_file.env, on_file.folder)
+    with tasks.worker("-c", "3") as worker:
+        tasks.send(
+            "cleans_up.apply_async((1,), task_id='own'); hears.apply_async((2,), task_id='soft')\n"
+            "holds_the_lock.apply_async((3, 60), task_id='deaf')"
+        )
+        run_until_begun(tasks, 1, 2)
+        said = tasks.send(
+            "app.control.terminate(['own', 'deaf']); app.control.terminate('soft', signal='USR1')\n"
+            f"for id in ('own', 'soft', 'deaf'): {ENDED}(app.AsyncResult(id))"
+        )
+        worker.waits_to_print("Terminating deaf (15)")
+    assert said.splitlines() == [TERMINATED, "'heard' SUCCESS", TERMINATED]
+    assert "told 1" in tasks.lines()
+    assert 3 not in tasks.numbers()
+
+
+def test_a_task_that_has_ended_is_not_touched_and_one_that_runs_is_left_alone_without_terminate(on_file):
+    tasks = Revoking(on_file.env, on_file.folder)
+    with tasks.worker("-c", "1") as worker:
+        tasks.send("work.apply_async((1,), task_id='ended').get(timeout=30); begins.apply_async((2, 2), task_id='runs')")
+        run_until_begun(tasks, 2)
+        said = tasks.send(
+            "app.control.terminate('ended', signal='SIGKILL'); app.control.revoke('runs')\n"
+            f"{ENDED}(app.AsyncResult('ended')); {ENDED}(app.AsyncResult('runs'))"
+        )
+        assert "exited with" not in worker.log()
+    assert said.splitlines() == ["1 SUCCESS", "2 SUCCESS"]

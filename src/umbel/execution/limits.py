@@ -17,15 +17,19 @@ from umbel.exceptions import SoftTimeLimitExceeded, TimeLimitExceeded
 if TYPE_CHECKING:
     from umbel.task import Task
 
-__all__ = ["GRACE", "Guard", "HardLimit", "Interrupt", "Kind", "Limits", "acks_on", "bounded", "climb", "limits_of"]
+__all__ = ["GRACE", "Guard", "HardLimit", "Interrupt", "Kind", "Limits", "Terminated", "acks_on", "bounded", "climb", "limits_of"]
 
 GRACE = 0.5  # seconds that a task gets to end after it was told of its hard limit
-Kind = type[SoftTimeLimitExceeded] | type["HardLimit"]
+Kind = type[SoftTimeLimitExceeded] | type["HardLimit"] | type["Terminated"]
 Interrupt = Callable[[Kind], None]
 
 
 class HardLimit(TimeLimitExceeded):
     """The hard limit of the very task in which it is raised, not one that a task it waited for had."""
+
+
+class Terminated(HardLimit):
+    """The task was revoked while it ran, and is to be ended."""
 
 
 class Limits(NamedTuple):
@@ -58,11 +62,12 @@ class Guard:
     def __init__(self) -> None:
         self._lock = threading.Lock()
         self._tag = self._thread = 0
-        self._raised = self.expired = False
+        self._raised = False
+        self.expired: type[HardLimit] | None = None
 
     def enter(self, tag: int) -> None:
         """From here on *tag* may be interrupted; called in its thread."""
-        self._thread, self._raised, self.expired = threading.get_ident(), False, False
+        self._thread, self._raised, self.expired = threading.get_ident(), False, None
         self._tag = tag
 
     def leave(self) -> None:
@@ -81,13 +86,18 @@ class Guard:
         """Raise *kind* in the task if it is still inside: at once in this thread (a signal's handler), soon in another."""
         if self._thread == threading.get_ident():
             if self._tag == tag:
-                self.expired = kind is HardLimit
+                self.expired = ending(kind)
                 raise kind
             return
         with self._lock:
             if self._tag == tag:
-                self._raised, self.expired = True, kind is HardLimit
+                self._raised, self.expired = True, ending(kind)
                 raise_in(self._thread, kind)
+
+
+def ending(kind: Kind) -> type[HardLimit] | None:
+    """Return *kind* if it ends a task, whatever the task makes of it."""
+    return kind if issubclass(kind, HardLimit) else None
 
 
 def raise_in(thread: int, kind: Kind | None) -> None:

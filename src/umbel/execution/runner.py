@@ -26,7 +26,7 @@ from umbel.current import pop_frame, push_frame
 from umbel.exceptions import ContentDisallowed, Ignore, NotSupported, Reject, Retry, TimeLimitExceeded
 from umbel.execution.documents import Documents
 from umbel.execution.failure import ErrorInfo
-from umbel.execution.limits import Guard, HardLimit, Limits, acks_on, bounded, climb, limits_of
+from umbel.execution.limits import GRACE, Guard, HardLimit, Limits, Terminated, acks_on, bounded, climb, limits_of
 from umbel.execution.loop_thread import LoopThread
 from umbel.execution.outcome import Action, Job, Outcome, Replacement
 from umbel.execution.request import open_request
@@ -129,7 +129,7 @@ class TaskRunner:
         try:
             outcome = self._succeeded(call, await self._awaited(call, self._start(call)))
         except (Exception, asyncio.CancelledError, SystemExit) as exc:  # noqa: BLE001 - whatever a task raises becomes an outcome
-            outcome = self._ended(call, exc)
+            outcome = self._ended(call, Terminated() if cancelled() else exc)
         return self._close(call, outcome)
 
     async def _run_in(self, executor: ThreadPoolExecutor, job: Job, call: Call) -> Outcome:
@@ -137,10 +137,15 @@ class TaskRunner:
         self._unframe(call)
         limits, guard = self._limits(call), Guard()
         running = asyncio.get_running_loop().run_in_executor(executor, copy_context().run, self.run, job, guard)
-        if limits is None or await climb(running, limits, partial(guard.interrupt, job.tag), partial(self._say_soft, call, limits)):
-            return await running
+        try:
+            if limits is None or await climb(running, limits, partial(guard.interrupt, job.tag), partial(self._say_soft, call, limits)):
+                return await asyncio.shield(running)
+        except asyncio.CancelledError:
+            guard.interrupt(job.tag, Terminated)
+            if (await asyncio.wait({running}, timeout=GRACE))[0]:
+                return await running
         self.left_behind = True
-        return self._ended(call, HardLimit())
+        return self._ended(call, Terminated() if cancelled() else HardLimit())
 
     # The steps
 
@@ -160,8 +165,8 @@ class TaskRunner:
             return self._start(call)
         finally:
             guard.leave()
-            if guard.expired:  # whatever the task made of it
-                raise HardLimit
+            if guard.expired is not None:  # whatever the task made of it
+                raise guard.expired
 
     @staticmethod
     def _say_soft(call: Call, limits: Limits) -> None:
@@ -284,7 +289,9 @@ class TaskRunner:
         return call.outcome(Action.BURY, states.FAILURE, meta, reason=f"rejected: {exc.reason}", kind="rejected")
 
     def _timed_out(self, call: Call, exc: HardLimit) -> Outcome:
-        """Say that the hard limit has ended the task; it is not tried again."""
+        """Say that the hard limit has ended the task, or that it was terminated; it is not tried again."""
+        if isinstance(exc, Terminated):
+            return call.outcome(Action.ACK, states.REVOKED)  # the parent tells of it
         hard = (self._limits(call) or Limits(None, None)).hard
         request_log.error("Hard time limit (%ss) exceeded for %s[%s]", hard, call.task.name, call.request.id)
         told = TimeLimitExceeded(hard).with_traceback(exc.__traceback__)
@@ -365,6 +372,11 @@ class TaskRunner:
         """Let `worker_process_shutdown` close it again."""
         signals.worker_process_shutdown.send(sender=self._node, pid=multiprocessing.current_process().pid, exitcode=exitcode)
         self._loop.close()
+
+
+def cancelled() -> bool:
+    """Answer whether this coroutine's own task was cancelled, and not what it awaited."""
+    return (task := asyncio.current_task()) is not None and task.cancelling() > 0
 
 
 def retry_for(call: Call, exc: Exception) -> BaseException:

@@ -31,6 +31,7 @@ class Request:
     task: Task[..., Any]
     acked: bool = False
     asked: bool = False  # its acknowledgement was sent, and perhaps carried out
+    terminated: int = 0  # the signal with which it was told to end
     expires: float | None = None  # seconds since the epoch, after which it must not start
 
     @property

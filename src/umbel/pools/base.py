@@ -127,6 +127,10 @@ class Pool(ABC):
         """Raise in the task what its soft or *hard* limit raises, where that is possible from outside."""
 
     @abstractmethod
+    def terminate(self, slot: Slot, tag: int, number: int) -> bool:
+        """Ask a task that runs to end: with signal *number* if it has a process to itself, else by an exception. False: not yet."""
+
+    @abstractmethod
     def end_task(self, slot: Slot, tag: int) -> None:
         """End a task by force; `on_ended` follows, unless that was told before."""
 

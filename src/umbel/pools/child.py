@@ -18,15 +18,18 @@ from functools import partial
 from typing import Protocol
 
 from umbel.exceptions import SoftTimeLimitExceeded
-from umbel.execution.limits import Guard, HardLimit
+from umbel.execution.limits import Guard, HardLimit, Terminated
 from umbel.execution.outcome import Job, Outcome, decode_jobs, encode_outcomes
 from umbel.pools import frames
 from umbel.pools.evidence import RSS_UNIT
-from umbel.pools.testimony import Testimony
+from umbel.pools.testimony import TERMINATE, Testimony
 
-__all__ = ["INTERRUPT", "ChildSlot", "Runner", "live", "serve", "serve_loop"]
+__all__ = ["CAUGHT", "INTERRUPT", "ChildSlot", "Runner", "live", "serve", "serve_loop"]
 
 INTERRUPT = signal.SIGUSR1  # look at the testimony: somebody's time is up
+
+CAUGHT = (signal.SIGINT, signal.SIGTERM, signal.SIGQUIT, signal.SIGHUP)  # what a terminal or a supervisor sends to all
+KINDS = (SoftTimeLimitExceeded, HardLimit, Terminated)  # by why the testimony says
 
 FLUSH_AFTER = 0.005  # seconds: an outcome does not wait longer than this for those behind it in the packet
 
@@ -60,9 +63,9 @@ class ChildSlot:
 
     def interrupt(self) -> None:
         """Raise what the parent asks for, if that task still runs here."""
-        tag, hard = self.testimony.asked()
+        tag, why = self.testimony.asked()
         if tag:
-            self.guard.interrupt(tag, HardLimit if hard else SoftTimeLimitExceeded)
+            self.guard.interrupt(tag, KINDS[why])
 
     def look_at(self, runner: Runner) -> None:
         """Ask to be replaced if this process has held too much memory, or something goes on in it that should have ended."""
@@ -78,12 +81,19 @@ def interrupt(slots: list[ChildSlot], *_: object) -> None:
         slot.interrupt()
 
 
+def leave_if_meant(slots: list[ChildSlot], number: int, _: object) -> None:
+    """End by this signal if it is sent to end what runs here, and not to the whole group."""
+    if len(slots) == 1 and slots[0].testimony.doomed():
+        signal.signal(number, signal.SIG_DFL)
+        os.kill(os.getpid(), number)
+
+
 def live(runner: Runner, slots: list[ChildSlot], *, name: str, concurrency: int) -> None:
     """Serve *slots* until their sockets close: one thread for each, or one loop if *concurrency* is above their number."""
     # Ctrl-C and a supervisor's TERM reach the whole group; the parent decides. A handler, and not SIG_IGN, because programs
     # that tasks start inherit what is ignored.
-    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGQUIT, signal.SIGHUP):
-        signal.signal(number, lambda *_: None)
+    for number in CAUGHT:
+        signal.signal(number, partial(leave_if_meant, slots))
     signal.signal(INTERRUPT, partial(interrupt, slots))
     exitcode = 1
     try:
@@ -191,7 +201,8 @@ async def serve_loop(runner: Runner, slot: ChildSlot, concurrency: int) -> None:
             loop.call_soon(send)
         unsent.append(outcome)
 
-    running: set[asyncio.Task[None]] = set()
+    running: dict[int, asyncio.Task[None]] = {}
+    loop.add_signal_handler(INTERRUPT, cancel, slot, running)
     executor = ThreadPoolExecutor(concurrency, thread_name_prefix="task")  # it may be left with a thread that does not end
     async for packet in packets(slot.socket):
         jobs = decode_jobs(packet)
@@ -199,13 +210,24 @@ async def serve_loop(runner: Runner, slot: ChildSlot, concurrency: int) -> None:
             break
         for job in jobs:
             await free.acquire()
-            task = loop.create_task(run(job))
-            running.add(task)
-            task.add_done_callback(running.discard)
+            task = running[job.tag] = loop.create_task(run(job))
+            task.add_done_callback(partial(forget, running, job.tag))
     if running:
-        await asyncio.wait(running)
+        await asyncio.wait(running.values())
     slot.socket.setblocking(True)
     flush(slot, unsent)
+
+
+def cancel(slot: ChildSlot, running: dict[int, asyncio.Task[None]]) -> None:
+    """Cancel the coroutine that the parent wants to end; limits they keep to by themselves."""
+    tag, why = slot.testimony.asked()
+    if why == TERMINATE and tag in running:
+        running[tag].cancel()
+
+
+def forget(running: dict[int, asyncio.Task[None]], tag: int, _: asyncio.Task[None]) -> None:
+    """Take out what has ended."""
+    running.pop(tag, None)
 
 
 async def packets(end: socket.socket) -> AsyncIterator[bytes]:

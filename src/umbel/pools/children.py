@@ -23,6 +23,7 @@ from umbel.pools.base import Death, Listener, Pool, Running, Slot
 from umbel.pools.berths import Berth, Place
 from umbel.pools.child import INTERRUPT, ChildSlot, Runner, live
 from umbel.pools.evidence import ASK
+from umbel.pools.testimony import HARD, SOFT, TERMINATE
 from umbel.pools.zygote import Zygote
 
 __all__ = ["ChildPool"]
@@ -242,8 +243,16 @@ class ChildPool(Pool):
 
     def interrupt(self, slot: Slot, tag: int, *, hard: bool) -> None:
         _, berth, i = self._holder(slot, tag)
-        berth.testimonies[i].ask(tag, hard=hard)
+        berth.testimonies[i].ask(tag, HARD if hard else SOFT)
         berth.signal(INTERRUPT)
+
+    def terminate(self, slot: Slot, tag: int, number: int) -> bool:
+        _, berth, i = self._holder(slot, tag)
+        if self.name == "asyncio" and not berth.testimonies[i].may_ask:
+            return False
+        berth.testimonies[i].ask(tag, TERMINATE)
+        berth.signal(number if self.name == "processes" else INTERRUPT)
+        return True
 
     def end_task(self, slot: Slot, tag: int) -> None:
         place, berth, i = self._holder(slot, tag)
@@ -262,6 +271,8 @@ class ChildPool(Pool):
         said = berth.traceback.read()
         hears = self.name == "threads" and all(testimony.heard for testimony in berth.testimonies)
         if not (said and said == before and hears) and time.monotonic() < latest:
+            if not hears and self.name == "threads":  # the kernel may have given it to a thread that Python does not wake for it
+                berth.signal(INTERRUPT)
             self._loop.call_later(LOOK_AGAIN, self._end_when_said, place, berth, pid, latest, said)
             return
         if not hears:

@@ -13,7 +13,7 @@ from collections.abc import Callable
 from typing import Any
 
 from umbel.exceptions import SoftTimeLimitExceeded
-from umbel.execution.limits import Guard, HardLimit, Kind
+from umbel.execution.limits import Guard, HardLimit, Kind, Terminated
 from umbel.execution.outcome import Job
 from umbel.pools.base import Listener, Pool, Running, Slot
 from umbel.pools.child import INTERRUPT, Runner
@@ -91,6 +91,11 @@ class SoloPool(Pool):
         """Wake the main thread, also from a blocking call of Python's own: its signal handler raises."""
         self._asked = (tag, HardLimit if hard else SoftTimeLimitExceeded)
         signal.pthread_kill(threading.main_thread().ident or 0, INTERRUPT)
+
+    def terminate(self, slot: Slot, tag: int, number: int) -> bool:  # noqa: ARG002 - there is one, and it is the worker's own process
+        self._asked = (tag, Terminated)
+        signal.pthread_kill(threading.main_thread().ident or 0, INTERRUPT)
+        return True
 
     def end_task(self, slot: Slot, tag: int) -> None:
         """Do nothing: the thread that runs it is the worker's own."""

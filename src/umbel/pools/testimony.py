@@ -22,6 +22,7 @@ __all__ = ["Testimony"]
 
 STARTS = struct.Struct("@dQ")
 STARTED, STARTED_AT = struct.Struct("@Q"), 8
+SOFT, HARD, TERMINATE = 0, 1, 2
 ASKED, ASKED_AT = struct.Struct("@QQ"), 16
 SPENT_AT, LET_GO_AT, HEARD_AT = 32, 33, 34
 LENGTH, LENGTH_AT = struct.Struct("@Q"), 40
@@ -65,14 +66,19 @@ class Testimony:
         self._end = 0
         LENGTH.pack_into(self._memory, LENGTH_AT, 0)
 
-    def asked(self) -> tuple[int, bool]:
-        """Return the tag to interrupt, and whether for its hard limit; once. 0: nothing new."""
+    def asked(self) -> tuple[int, int]:
+        """Return the tag to interrupt and why: for its soft (0) or hard (1) limit, or to terminate it (2); once. 0: nothing new."""
         self._memory[HEARD_AT] = 1
         asked: tuple[int, int] = ASKED.unpack_from(self._memory, ASKED_AT)
         if asked == self._answered:
-            return 0, False
+            return 0, 0
         self._answered = asked
-        return asked[0], bool(asked[1])
+        return asked
+
+    def doomed(self) -> bool:
+        """Is what runs now to be terminated?"""
+        tag, why = ASKED.unpack_from(self._memory, ASKED_AT)
+        return bool(tag) and why == TERMINATE and tag == self.running()[0]
 
     def tire(self) -> None:
         """Say that this child should be replaced."""
@@ -94,15 +100,20 @@ class Testimony:
         since, tag = STARTS.unpack_from(self._memory, 0)
         return tag, since
 
-    def ask(self, tag: int, *, hard: bool) -> None:
-        """Name the tag to interrupt, for the signal that is sent next."""
+    def ask(self, tag: int, why: int) -> None:
+        """Name the tag to interrupt, and why, for the signal that is sent next."""
         self._memory[HEARD_AT] = 0
-        ASKED.pack_into(self._memory, ASKED_AT, tag, hard)
+        ASKED.pack_into(self._memory, ASKED_AT, tag, why)
 
     @property
     def heard(self) -> bool:
         """Has the child looked at what was asked? One whose interpreter's lock is held cannot."""
         return bool(self._memory[HEARD_AT])
+
+    @property
+    def may_ask(self) -> bool:
+        """Was the last that was asked heard? There is room for one."""
+        return self.heard or not ASKED.unpack_from(self._memory, ASKED_AT)[0]
 
     @property
     def spent(self) -> bool:

@@ -9,7 +9,7 @@ from collections.abc import Callable, Container, Iterable, Mapping, Sequence
 from concurrent.futures import Executor
 from typing import Any
 
-from umbel import signals
+from umbel import signals, states
 from umbel.broker import Broker, Delivery, Evidence, Item, Revocation, Settlement, Verb
 from umbel.exceptions import OperationalError, WorkerLostError
 from umbel.execution.outcome import Action, Outcome
@@ -22,6 +22,7 @@ from umbel.wire.size import DEFAULT_LIMIT
 from umbel.worker.inflight import MOST, Inflight, Packet
 from umbel.worker.limits import TimeLimits
 from umbel.worker.rate_limits import RateLimits
+from umbel.worker.terminate import Terminations
 
 __all__ = ["Dispatcher"]
 
@@ -46,7 +47,7 @@ class Dispatcher:
         self._broker, self._pool, self._settler, self._io, self._reporter = broker, pool, settler, io, reporter
         self._tasks, self._most, self._revoked, self._largest, self._clock = tasks, most_deliveries, revoked, largest, clock
         self._inflight = Inflight(pool, cap=prefetch)
-        self._limits = TimeLimits(pool, self._inflight.sent)
+        self._limits, self._terminations = TimeLimits(pool, self._inflight.sent), Terminations(pool, self._inflight.sent)
         self._rates = rates
         self._put_off = 0  # messages of the last claim that must wait longer for their rate limits
         self._timer: asyncio.TimerHandle | None = None
@@ -202,12 +203,13 @@ class Dispatcher:
             self._discard(request, why)
 
     def on_revoked(self, entries: Sequence[Revocation]) -> None:
-        """Discard what has not begun of the tasks that were revoked just now."""
+        """Discard what has not begun of the tasks that were revoked just now, and end what runs, if that is wanted."""
         ids = {entry.id for entry in entries}
         shown = ", ".join(entry.id for entry in entries[:MOST_SHOWN])
         consumer.info("Tasks flagged as revoked: %s%s", shown, ", ..." if len(ids) > MOST_SHOWN else "")
         for slot in {slot for request, slot in self._inflight.sent.values() if request.glance.id in ids}:
             self._inflight.back([job.tag for job in self._pool.take_back(slot)])
+        self._terminations.want({entry.id: entry.signal for entry in entries if entry.signal})
         self._pump()
 
     # Outcomes come back.
@@ -216,7 +218,7 @@ class Dispatcher:
         """Settle what a slot has finished, and send more."""
         for outcome in outcomes:
             request = self._inflight.finished(slot, outcome)
-            if request is not None:
+            if request is not None and (outcome.state == states.SUCCESS or not self._was_terminated(request)):
                 self._settle(request, outcome)
         self.on_ready()
 
@@ -267,8 +269,14 @@ class Dispatcher:
     def on_ended(self, tag: int, traceback: str) -> None:
         """Settle a task that had to be ended at its hard limit. That is no crash: it costs no attempt."""
         request = self._inflight.take(tag)
-        if request is not None:
+        if request is not None and not self._was_terminated(request):
             self._settle(request, self._reporter.timed_out(tag, request, traceback))
+
+    def _was_terminated(self, request: Request) -> bool:
+        """Settle *request*, which has ended, as REVOKED if it was told to end."""
+        if request.terminated:
+            self._discard(request, "terminated", signum=request.terminated)
+        return bool(request.terminated)
 
     def _crashed(self, tag: int, death: Death, *, certain: bool) -> None:
         """Deal with a task that ran, or may have run, in a child that died.
@@ -276,7 +284,7 @@ class Dispatcher:
         If it ran beside others, the first time it is a suspect and no attempt is counted: of the suspects only one runs at a time.
         """
         request = self._inflight.take(tag)
-        if request is None:
+        if request is None or self._was_terminated(request):
             return
         again = bool(request.task.reject_on_worker_lost)
         if not certain and again and not request.alone and not request.acked:
@@ -321,6 +329,7 @@ class Dispatcher:
                 await self._busy.wait()
                 continue
             self._limits.look()
+            self._terminations.look()
             for slot in self._inflight.overdue():
                 self._inflight.back([job.tag for job in self._pool.take_back(slot)])
             self._pump()
