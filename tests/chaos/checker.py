@@ -116,7 +116,9 @@ def _may_repeat(first: Run, second: Run, incidents: Iterable[Incident], lease: f
     assert first.ended is not None
     latest = min(second.began, first.ended + lease + LATE)
     harm = (i for i in at_node(incidents, first.node) if i.kind not in GENTLE)
-    return any(i.began < latest and i.ended > first.began - lease for i in harm)
+    # Or the second was older: its node was stopped just before the task began there, and went on with it before it knew better.
+    silence = (i for i in at_node(incidents, second.node) if i.kind in SILENCING)
+    return any(i.began < latest and i.ended > first.began - lease for i in (*harm, *silence))
 
 
 def at_node(incidents: Iterable[Incident], node: str) -> Iterable[Incident]:

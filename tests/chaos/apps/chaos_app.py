@@ -50,8 +50,9 @@ def long(key: str, seconds: float) -> str:
 @app.task(bind=True)
 def held_up(self, key: str, seconds: float) -> str:
     """Take long, but only the first time: the run after a crash is over at once."""
-    with Run(key) as run:
-        beat_for(run, 0 if self.request.delivery_info["redelivered"] else seconds)
+    again = self.request.delivery_info["redelivered"]
+    with Run(key, "again" if again else "first") as run:
+        beat_for(run, 0 if again else seconds)
     return key
 
 
