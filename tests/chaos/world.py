@@ -201,22 +201,27 @@ class World:
     def is_drained(self) -> bool:
         return not any((d.ready or 0) + (d.delayed or 0) + (d.claimed or 0) for d in self.depths())
 
-    def drain(self, patience: float) -> bool:
-        """Wait until nothing is left to do, with all nodes up; False if something is stuck."""
-        end_at = time.monotonic() + patience
+    def drain(self) -> bool:
+        """Wait until nothing is left to do, with all nodes up; False if something is left and nothing has happened for a while."""
+        idle_for = 30 + 6 * self.lease
+        size, since = 0, time.monotonic()
 
-        def done_or_late() -> bool:
+        def done_or_stuck() -> bool:
+            nonlocal size, since
             self.mend()
-            return self.is_drained() or time.monotonic() > end_at
+            if (now_size := self.ledger.stat().st_size) != size:
+                size, since = now_size, time.monotonic()
+            return self.is_drained() or time.monotonic() - since > idle_for
 
-        wait_for(done_or_late, patience + 10)
+        wait_for(done_or_stuck, 1200)
         return self.is_drained()
 
     def stop_nodes(self) -> list[str]:
         """Stop all nodes warmly; return what was wrong with it."""
         for node in self.nodes:
             if node.alive:
-                os.kill(node.pid, signal.SIGTERM)
+                wait_for(lambda node=node: node.is_ready() or not node.alive, READY)
+                node.running.send(signal.SIGTERM)
         wrong = []
         for node in self.nodes:
             assert node.running is not None
