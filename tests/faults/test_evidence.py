@@ -46,3 +46,13 @@ def test_a_child_that_is_killed_from_outside_is_said_to_leave_no_traceback(on_fi
     (reason,) = letters(on_file)
     assert "signal 9 (SIGKILL), peak memory " in reason
     assert "killed from outside, no traceback" in reason
+
+
+def test_a_child_that_has_run_something_is_replaced_at_once(on_file):
+    """Or each death of a poisoned task would cost its slot a second: this needs ten deaths and more in less time."""
+    on_file.send("[reads_address_zero.apply_async((n,)) for n in range(4)]; work.delay_many([((n,), {}) for n in range(50)])")
+    with on_file.worker("-P", "prefork", "-c", "1") as worker:
+        worker.waits_to_print("ready.")
+        wait_for(lambda: "dead=4" in on_file.depth() and on_file.numbers() == set(range(50)), 11, on_file.logs)
+        stop(worker)
+    assert sum(line.startswith("dies") for line in on_file.lines()) == 12

@@ -42,6 +42,7 @@ def test_a_process_runs_exactly_as_many_tasks_as_it_may_and_one_at_a_time(on_fil
     assert "exited with" not in worker.log()
 
 
+@pytest.mark.slow
 def test_one_task_for_each_process(on_file):
     send(on_file, "which_process.delay_many([((n,), {}) for n in range(20)])")
     with start(on_file, "-P", "prefork", "-c", "2", "--max-tasks-per-child", "1") as worker:
@@ -74,10 +75,10 @@ def test_the_next_process_is_up_before_the_last_one_leaves(on_file):
     assert min(gaps[False]) < 0.05, "a fork takes longer"
 
 
-@pytest.mark.parametrize(("pool", "options"), [("threads", ["--max-tasks-per-child", "50"]), ("asyncio", ["--max-tasks-per-child", "50"])])
-def test_the_one_child_of_many_slots_is_replaced_too(on_file, pool, options):
+@pytest.mark.parametrize("pool", ["threads", pytest.param("asyncio", marks=pytest.mark.slow)])
+def test_the_one_child_of_many_slots_is_replaced_too(on_file, pool):
     send(on_file, "which_process.delay_many([((n, 0.005), {}) for n in range(400)])")
-    with start(on_file, "-P", pool, "-c", "4", *options) as worker:
+    with start(on_file, "-P", pool, "-c", "4", "--max-tasks-per-child", "50") as worker:
         found = finish(on_file, 400)
         stop(worker)
     assert_each_ran_once(found, 400)
@@ -85,7 +86,9 @@ def test_the_one_child_of_many_slots_is_replaced_too(on_file, pool, options):
     assert "exited with" not in worker.log()
 
 
-@pytest.mark.parametrize("pool", ["prefork", "threads", "asyncio"])
+@pytest.mark.parametrize(
+    "pool", ["prefork", pytest.param("threads", marks=pytest.mark.slow), pytest.param("asyncio", marks=pytest.mark.slow)]
+)
 def test_a_process_that_has_held_too_much_memory_is_replaced(on_file, pool):
     send(on_file, "which_process.delay_many([((n, 0.0, 300 if n % 10 == 5 else 0), {}) for n in range(40)])")
     with start(on_file, "-P", pool, "-c", "1", "--max-memory-per-child", "250000") as worker:
@@ -99,6 +102,7 @@ def test_a_process_that_has_held_too_much_memory_is_replaced(on_file, pool):
     assert "exited with" not in worker.log()
 
 
+@pytest.mark.slow
 def test_a_long_task_is_finished_by_the_process_that_leaves(on_file):
     send(on_file, "which_process.delay(0, 1.5); which_process.delay_many([((n, 0.01), {}) for n in range(1, 101)])")
     with start(on_file, "-P", "threads", "-c", "2", "--max-tasks-per-child", "20") as worker:

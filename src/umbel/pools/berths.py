@@ -61,6 +61,16 @@ class Berth:
             [{} for _ in pairs],
         )
 
+    @property
+    def used_up(self) -> bool:
+        """Has it got as many jobs as it may?"""
+        return self.left is not None and self.left <= 0
+
+    @property
+    def has_more_to_do(self) -> bool:
+        """May it get more jobs, though the next child is up early?"""
+        return bool(self.pid) and not self.used_up and not any(testimony.spent for testimony in self.testimonies)
+
     def comes(self, pid: int, left: int | None) -> None:
         """Note that a child is up."""
         self.pid, self.since, self.left, self.ordered = pid, time.monotonic(), left, False
@@ -184,17 +194,18 @@ class Place:
         """Let the next child take over what it can, and say which slots may get jobs. Return who is to leave which slot.
 
         A slot that runs one job at a time goes over when nothing runs there, so that it never runs two. *strict*: a child
-        gets no more than its number of jobs.
+        gets exactly its number of jobs.
         """
         left: list[tuple[Berth, int]] = []
         for i, slot in enumerate(self.slots):
             old, new = self.at[i], self.next or self.at[i]
-            if old is not new and (not old.pid or slot.capacity > 1 or not old.tags[i]):
+            goes_on = old is new or (strict and old.has_more_to_do)
+            if not goes_on and (not old.pid or slot.capacity > 1 or not old.tags[i]):
                 self.at[i] = new
                 if old.pid:
                     left.append((old, i))
-            serves = self.at[i] is new and i not in new.stuck and not (strict and new.left is not None and new.left <= 0)
-            slot.pid = self.at[i].pid if serves else 0
+            serves = (goes_on or self.at[i] is new) and i not in self.at[i].stuck
+            slot.pid = self.at[i].pid if serves and not (strict and self.at[i].used_up) else 0
         if self.next is not None and all(berth is self.next for berth in self.at):
             self.next = None
         return left
