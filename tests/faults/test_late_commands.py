@@ -15,6 +15,7 @@ from umbel.drivers.memory import MemoryBroker
 from umbel.drivers.redis import RedisBroker
 from umbel.drivers.sqlite import SQLiteBackend
 from umbel.exceptions import BrokerUnavailable
+from umbel.execution.link import Link
 from umbel.execution.settle import Settler
 from umbel.ids import uuid
 
@@ -75,7 +76,7 @@ async def kept_past_the_deadline(tmp_path):
     broker.join("me", ["celery"], lease=60)
     [delivery] = broker.fetch("celery", 1, owner="me", seq=1)
     with ThreadPoolExecutor(1) as io:
-        settler = Settler(broker, backend, io, may_write=lambda: backend.held)
+        settler = Settler(broker, backend, io, may_write=lambda: backend.held, link=Link("broker"))
         running = asyncio.create_task(settler.run())
         settler.add(Settlement(delivery=delivery, verb=Verb.ACK), Record(id="1", state="SUCCESS", meta=b"{}", fence=1, expires=None))
         await until(lambda: backend.stored == 1)

@@ -8,6 +8,7 @@ import pytest
 
 from umbel.broker import Item, Settlement, Verb
 from umbel.drivers.memory import MemoryBackend, MemoryBroker
+from umbel.execution.link import Link
 from umbel.execution.settle import Settler
 from umbel.ids import uuid
 from umbel.testing import Act, FakeClock, Fault, FaultyBroker
@@ -46,7 +47,7 @@ async def claim_under_way():
     came = []
     with ThreadPoolExecutor(2) as io:
         lease = lease_on(broker, io)
-        settler = Settler(broker, MemoryBackend(), io, may_write=lease.held)
+        settler = Settler(broker, MemoryBackend(), io, may_write=lease.held, link=lease.link)
         fetcher = Fetcher(broker, io, settler, lease, RevokedTasks(broker), room=lambda: 1, deliver=came.extend)
         await lease.join()
         fetching = asyncio.create_task(fetcher.run())
@@ -94,7 +95,7 @@ async def settled_once():
     held = broker.fetch("q", 3, owner="me", seq=1)
     again = [Item(raw=b"{}", queue="q", id=f"again-{n}") for n in range(3)]
     with ThreadPoolExecutor(1) as io:
-        settler = Settler(broker, MemoryBackend(), io, may_write=lambda: True)
+        settler = Settler(broker, MemoryBackend(), io, may_write=lambda: True, link=Link("broker"))
         for delivery, item in zip(held, again, strict=True):
             settler.add(Settlement(delivery=delivery, verb=Verb.RETRY, replacement=item))
         running = asyncio.create_task(settler.run())

@@ -17,13 +17,13 @@ from typing import TypeVar
 from umbel.backend import Record, ResultBackend
 from umbel.broker import Broker, Item, Settlement
 from umbel.exceptions import OperationalError
+from umbel.execution.link import Link
 
 __all__ = ["Settler"]
 
 T = TypeVar("T")
 
 logger = logging.getLogger("celery.worker")
-RETRY_AFTER = 0.5  # seconds between attempts while the broker or the backend is away
 BATCH = 500
 LINGER = 0.002  # seconds: while the worker is busy, an acknowledgement waits this long for a claim to ride on
 
@@ -31,10 +31,12 @@ LINGER = 0.002  # seconds: while the worker is busy, an acknowledgement waits th
 class Settler:
     """Takes settlements from the loop and carries them out in batches, in one thread, or on the next claim."""
 
-    def __init__(self, broker: Broker, backend: ResultBackend, io: Executor, *, may_write: Callable[[], bool]) -> None:
+    def __init__(self, broker: Broker, backend: ResultBackend, io: Executor, *, may_write: Callable[[], bool], link: Link) -> None:
         self._broker, self._backend, self._io = broker, backend, io
         self.may_write = may_write  # Invariant: past its lease's deadline a node writes nothing
         self._atomic = broker.settles_with(backend)
+        self.link = link  # to the broker
+        self._store_link = link if self._atomic else Link("result backend")
         self._unstored: deque[tuple[Settlement | None, Record]] = deque()
         self._items: deque[Item] = deque()
         self._ready: dict[str, deque[Settlement]] = defaultdict(deque)
@@ -94,7 +96,7 @@ class Settler:
                 await asyncio.sleep(LINGER)
             while self.pending:
                 if not self.may_write() or not await self._flush():
-                    await asyncio.sleep(RETRY_AFTER)
+                    await self.link.pause()
 
     async def drained(self, patience: float) -> bool:
         """Return True when nothing waits any more; False if a server was away for *patience* seconds meanwhile."""
@@ -127,7 +129,7 @@ class Settler:
 
     async def _send_items(self) -> bool:
         items = take(self._items)
-        if await self._carried_out(self._broker.publish, items):
+        if await self._carried_out("publish", self._broker.publish, items):
             return True
         self._items.extendleft(reversed(items))
         return False
@@ -135,7 +137,7 @@ class Settler:
     async def _store_records(self) -> bool:
         """Store results; what was to be settled after them is ready then."""
         batch, epoch = take(self._unstored), self._epoch
-        done = await self._carried_out(self._backend.store, [record for _, record in batch])
+        done = await self._carried_out("store results", self._backend.store, [record for _, record in batch], self._store_link)
         if epoch != self._epoch:
             return done
         if not done:
@@ -150,7 +152,7 @@ class Settler:
         if not self.may_write():  # the deadline may have passed while results were stored
             return False
         batch, epoch = [each for queue in self._ready.values() for each in take(queue)], self._epoch
-        if not await self._carried_out(self._settle, batch):
+        if not await self._carried_out("settle", self._settle, batch):
             if epoch == self._epoch:
                 for settlement in reversed(batch):
                     self._ready[settlement.delivery.queue].appendleft(settlement)
@@ -164,18 +166,20 @@ class Settler:
             if not done and not self._maybe_done:
                 logger.warning("The claim of %s on %r was lost; it runs elsewhere.", settlement.delivery.tag, settlement.delivery.queue)
 
-    async def _carried_out(self, function: Callable[[Sequence[T]], object], batch: Sequence[T]) -> bool:
-        """Call *function* with *batch* in the thread; False, said once for each outage, if the server is away."""
+    async def _carried_out(
+        self, call: str, function: Callable[[Sequence[T]], object], batch: Sequence[T], link: Link | None = None
+    ) -> bool:
+        """Call *function* with *batch* in the thread; False if the server is away."""
+        link = link or self.link
         if not batch:
             return True
         try:
             await asyncio.get_running_loop().run_in_executor(self._io, function, batch)
         except OperationalError as exc:
             self._maybe_done = self._maybe_done or getattr(exc, "maybe_sent", False)
-            log = logger.debug if self._away else logger.warning
-            log("Cannot settle now: %s Trying again every %s s; nothing is lost.", exc, RETRY_AFTER)
-            self._away = True
+            link.failed(call, exc)
             return False
+        link.answered(call)
         return True
 
 

@@ -152,11 +152,13 @@ class Dispatcher:
         try:
             kept = await asyncio.get_running_loop().run_in_executor(self._io, self._write_before, packet)
         except OperationalError as exc:
-            logger.warning("Cannot start %d task(s) now: %s", len(packet.requests), exc)
-            await asyncio.sleep(LOOK_EVERY)
+            link = self._settler.link
+            link.failed("mark the start of tasks", exc)
+            await link.pause(LOOK_EVERY)
             self._unsent.difference_update(tag for tag, _ in packet.requests)
             self._inflight.back([tag for tag, _ in packet.requests])
             return
+        self._settler.link.answered("mark the start of tasks")
         self._unsent.difference_update(tag for tag, _ in packet.requests)
         kept &= self._inflight.sent.keys()  # all may have been forgotten meanwhile
         for tag, _ in packet.requests:

@@ -4,20 +4,20 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import logging
+import time
 from collections.abc import Callable, Sequence
 from concurrent.futures import Executor
 from dataclasses import dataclass
 
 from umbel.broker import Broker, Delivery, OwnerLost, Revocations, Settlement
 from umbel.exceptions import BrokerUnavailable
+from umbel.execution.link import RETRY_AFTER
 from umbel.execution.settle import Settler
 from umbel.worker.lease import Lease
 from umbel.worker.revoked import RevokedTasks
 
 __all__ = ["Fetcher"]
 
-logger = logging.getLogger("celery.worker.consumer")
 WAIT = 0.5  # seconds that an idle worker waits in the broker before it claims again
 PAUSE = 0.1  # seconds until it looks again whether there is room
 FLOW = 8  # messages in one turn that promise another claim soon
@@ -47,7 +47,7 @@ class Fetcher:
         self._queues = list(lease.queues)
         self._seqs: dict[tuple[str, str], int] = {}
         self._unanswered: dict[str, Call] = {}
-        self._away = 0
+        self._again: dict[str, float] = {}  # queue -> when to try again, if its last claim failed
         self.parked: dict[str, Sequence[str]] = {}  # queue -> tasks known here of which messages are parked there
         self.stopped = False
         self.wake = asyncio.Event()
@@ -60,25 +60,30 @@ class Fetcher:
             self._give_up_unanswered()
 
     async def _run(self) -> None:
-        loop = asyncio.get_running_loop()
         while not self.stopped:
             if not self._lease.held() or self._room() <= 0 or self._settler.pending > MOST_UNSETTLED:
                 self._settler.claims_flow = False
                 await self._pause(PAUSE)
-                continue
-            found = [await self._claim(queue) for queue in self._turn()]
-            if None in found:
-                self._away += 1
-                await self._pause(min(5.0, 0.2 * 2 ** min(self._away, 5)))
-            elif not any(found):
+            elif not (queues := self._turn()):
                 self._settler.claims_flow = False
-                try:
-                    await loop.run_in_executor(self._io, self._broker.wait, self._lease.owner, self._queues, WAIT)
-                except BrokerUnavailable:
-                    await self._pause(PAUSE)
+                await self._lease.link.pause()
+                self._again.clear()
             else:
+                found = sum([await self._claim(queue) for queue in queues])
                 # After a handful of messages the next claim may be long in coming: what they acknowledge is not kept waiting.
-                self._settler.claims_flow = sum(filter(None, found)) >= FLOW
+                self._settler.claims_flow = found >= FLOW
+                if not found and not self._again.keys() >= set(queues):
+                    await self._wait([queue for queue in queues if queue not in self._again])
+
+    async def _wait(self, queues: Sequence[str]) -> None:
+        """Wait in the broker until there may be something to claim."""
+        try:
+            await asyncio.get_running_loop().run_in_executor(self._io, self._broker.wait, self._lease.owner, queues, WAIT)
+        except BrokerUnavailable as exc:
+            self._lease.link.failed("wait for messages", exc)
+            await self._lease.link.pause()
+        else:
+            self._lease.link.answered("wait for messages")
 
     async def _pause(self, seconds: float) -> None:
         self.wake.clear()
@@ -86,12 +91,14 @@ class Fetcher:
             await asyncio.wait_for(self.wake.wait(), seconds)
 
     def _turn(self) -> list[str]:
-        """Return the queues, each time beginning with the next one."""
+        """Return the queues, each time beginning with the next one, without those whose last claim has just failed."""
         self._queues.append(self._queues.pop(0))
-        return list(self._queues)
+        now = time.monotonic()
+        self._again = {queue: until for queue, until in self._again.items() if until > now}
+        return [queue for queue in self._queues if queue not in self._again]
 
-    async def _claim(self, queue: str) -> int | None:
-        """Claim once from *queue*; return how many came, None if the broker is away."""
+    async def _claim(self, queue: str) -> int:
+        """Claim once from *queue*; return how many came."""
         call = self._unanswered.get(queue)
         if call is None or call.owner != self._lease.owner:
             room = self._room()
@@ -106,14 +113,12 @@ class Fetcher:
             self._unanswered.pop(queue, None)  # all may have been forgotten meanwhile
             if call.owner == self._lease.owner:
                 self._lease.lost()
-            return None
+            return 0
         except BrokerUnavailable as exc:
-            if not self._away:
-                logger.warning("consumer: Connection to broker lost. Trying to re-establish the connection... (%s)", exc)
-            return None
-        if self._away:
-            logger.info("Connected to the broker again.")
-            self._away = 0
+            self._lease.link.failed(f"claim from {queue!r}", exc)
+            self._again[queue] = time.monotonic() + RETRY_AFTER
+            return 0
+        self._lease.link.answered(f"claim from {queue!r}")
         self._unanswered.pop(queue, None)
         self._revoked.learn(news)
         if call.owner != self._lease.owner:

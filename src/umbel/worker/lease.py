@@ -4,23 +4,17 @@ from __future__ import annotations
 
 import asyncio
 import logging
-import time
 from collections.abc import Callable, Sequence
 from concurrent.futures import Executor
 
 from umbel.broker import Broker, OwnerLost
 from umbel.exceptions import OperationalError
+from umbel.execution.link import RETRY_AFTER, Link, boottime
 from umbel.ids import uuid
 
 __all__ = ["Lease", "boottime"]
 
 logger = logging.getLogger("celery.worker")
-RETRY_AFTER = 0.5  # seconds
-
-
-def boottime() -> float:
-    """Return seconds that also pass while the machine is suspended, where the system can say."""
-    return time.clock_gettime(time.CLOCK_BOOTTIME) if hasattr(time, "CLOCK_BOOTTIME") else time.monotonic()
 
 
 class Lease:
@@ -37,6 +31,8 @@ class Lease:
         self._on_lost = on_lost
         self._until = 0.0
         self.owner = ""
+        self._joining = ""
+        self.link = Link("broker")
         self.unbroken_since: float | None = None  # since when every renewal has succeeded in time
         self.kept = False  # does a keeper renew beside us?
         self._renew_now = asyncio.Event()
@@ -52,10 +48,14 @@ class Lease:
         Raises:
             BrokerUnavailable: the broker does not answer.
         """
-        owner = f"{self._node}:{uuid()}"
+        self._joining = self._joining or f"{self._node}:{uuid()}"  # kept until we know: a lost reply leaves no second owner behind
         asked = boottime()
-        await self._in_thread(self._join, owner)
-        self.owner = owner
+        try:
+            await self._in_thread(self._join, self._joining)
+        except OwnerLost:
+            self._joining = ""
+            raise
+        self.owner, self._joining = self._joining, ""
         self._granted(asked)
         self.on_joined()
 
@@ -86,24 +86,25 @@ class Lease:
     async def _renew(self) -> bool:
         asked = boottime()
         try:
-            if await self._in_thread(self._ask):
-                back = self.unbroken_since is None
-                self._granted(asked)
-                if back:
-                    logger.info("The lease of %s is renewed again.", self._node)
-                return True
-            logger.error(
-                "The lease of %s lapsed and its tasks were given to others (it was stopped or cut off for more than %g s). "
-                "What runs here is stopped; joining again.", self._node, self.lease,
-            )  # fmt: skip
-            self._until = 0.0
-            self._on_lost()
+            if not self._joining:
+                if await self._in_thread(self._ask):
+                    self._granted(asked)
+                    self.link.answered("renew the lease")
+                    return True
+                logger.error(
+                    "The lease of %s lapsed and its tasks were given to others (it was stopped or cut off for more than %g s). "
+                    "What runs here is stopped; joining again.", self._node, self.lease,
+                )  # fmt: skip
+                self._until = 0.0
+                self._on_lost()
             await self.join()
-        except (OperationalError, OwnerLost) as exc:
-            log = logger.debug if self.unbroken_since is None else logger.warning  # said once for each outage
-            log("Cannot renew the lease: %s Trying again every %s s.", exc, RETRY_AFTER)
+        except OwnerLost:
+            return False
+        except OperationalError as exc:
+            self.link.failed("renew the lease", exc)
             self.unbroken_since = None
             return False
+        self.link.answered("renew the lease")
         return True
 
     def lost(self) -> None:

@@ -11,8 +11,9 @@ from typing import Any
 
 from umbel.broker import Broker, Delivery, OwnerLost
 from umbel.exceptions import OperationalError
+from umbel.execution.link import boottime
 from umbel.worker.fetcher import Fetcher
-from umbel.worker.lease import Lease, boottime
+from umbel.worker.lease import Lease
 
 __all__ = ["find_parked", "promote_delayed", "recover_dead"]
 
@@ -40,8 +41,11 @@ async def recover_dead(broker: Broker, io: Executor, lease: Lease, settle: Calla
                         settle(delivery)
                     if not recovered.deliveries:
                         break
-            except (OperationalError, OwnerLost) as exc:
-                logger.warning("Cannot recover the claims of dead workers on %r now: %s", queue, exc)
+                lease.link.answered(f"recover claims on {queue!r}")
+            except OwnerLost:
+                break  # the lease is joining again
+            except OperationalError as exc:
+                lease.link.failed(f"recover claims on {queue!r}", exc)
 
 
 async def promote_delayed(broker: Broker, io: Executor, lease: Lease) -> None:
@@ -51,8 +55,10 @@ async def promote_delayed(broker: Broker, io: Executor, lease: Lease) -> None:
         for queue in lease.queues:
             try:
                 due = await call(io, broker.promote, queue, limit=1000)
-            except OperationalError:
-                continue  # the lease says that the broker is away
+            except OperationalError as exc:
+                lease.link.failed(f"promote on {queue!r}", exc)
+                continue
+            lease.link.answered(f"promote on {queue!r}")
             if due is not None:
                 wait = min(wait, max(0.05, due - time.time()))
         await asyncio.sleep(wait)
@@ -67,8 +73,10 @@ async def find_parked(broker: Broker, io: Executor, lease: Lease, tasks: Mapping
         for queue in lease.queues:
             try:
                 known = await call(io, broker.parked_for, queue, list(tasks))  # which may change at any time
-            except OperationalError:
+            except OperationalError as exc:
+                lease.link.failed(f"find parked messages on {queue!r}", exc)
                 continue
+            lease.link.answered(f"find parked messages on {queue!r}")
             if known and not fetcher.parked.get(queue):
                 logger.info("Messages that were parked on %r are run here: %s.", queue, ", ".join(known))
             fetcher.parked[queue] = known

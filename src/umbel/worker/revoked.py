@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import time
 from collections.abc import Callable, Sequence
 from concurrent.futures import Executor
 
 from umbel.broker import Broker, Delivery, Revocation, Revocations
 from umbel.exceptions import OperationalError
+from umbel.execution.link import Link
 
 __all__ = ["RevokedTasks"]
 
@@ -61,12 +61,15 @@ class RevokedTasks:
         now = self._clock()
         self._until = {task_id: until for task_id, until in self._until.items() if until > now}
 
-    async def watch(self, io: Executor) -> None:
+    async def watch(self, io: Executor, link: Link) -> None:
         """Look for news once a second, for ever: what runs may be among them."""
         loop, pruned = asyncio.get_running_loop(), time.monotonic()
         while True:
-            with contextlib.suppress(OperationalError):  # the lease says that the broker is away
+            try:
                 self.learn(await loop.run_in_executor(io, self._broker.revoked_since, self._mark))
+                link.answered("look for revoked tasks")
+            except OperationalError as exc:
+                link.failed("look for revoked tasks", exc)
             if time.monotonic() - pruned > PRUNE_EVERY:
                 self.prune()
                 pruned = time.monotonic()

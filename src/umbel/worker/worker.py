@@ -220,7 +220,7 @@ class Worker:
                 broker, lease_io, node=self.hostname, queues=self.queues, lease=conf.worker_lease,
                 renewal=conf.worker_lease_renewal, on_lost=self._lost,
             )  # fmt: skip
-            settler = Settler(broker, backend, settle_io, may_write=lease.held)
+            settler = Settler(broker, backend, settle_io, may_write=lease.held, link=lease.link)
             revoked = RevokedTasks(broker)
             dispatcher = Dispatcher(
                 broker, self.pool, settler, care_io, Reporter(app, conf, node=self.hostname),
@@ -244,7 +244,7 @@ class Worker:
                     services.create_task(recover_dead(broker, care_io, lease, dispatcher.recovered), name="recovery"),
                     services.create_task(promote_delayed(broker, care_io, lease), name="delays"),
                     services.create_task(find_parked(broker, care_io, lease, app.tasks, fetcher), name="parked"),
-                    services.create_task(revoked.watch(care_io), name="revoked"),
+                    services.create_task(revoked.watch(care_io, lease.link), name="revoked"),
                 ]
                 if keeper is not None:
                     running.append(services.create_task(keeper.watch(), name="keeper"))

@@ -19,7 +19,7 @@ from typing import Any
 
 import redis
 from redis.backoff import NoBackoff
-from redis.exceptions import AuthenticationError, BusyLoadingError, NoScriptError, RedisError, ResponseError
+from redis.exceptions import AuthenticationError, BusyLoadingError, NoScriptError, ReadOnlyError, RedisError, ResponseError
 from redis.exceptions import TimeoutError as RedisTimeoutError
 from redis.retry import Retry
 
@@ -138,20 +138,17 @@ class Client:
 
     def run_then(self, script: Script, args: Sequence[Any], *after: Sequence[Any]) -> list[Any]:
         """Run one script, and then the commands *after*, in one round trip."""
-        commands = [("EVALSHA", script.sha, 0, *args), *after]
         try:
-            return self.pipeline(commands)
+            return self.pipeline([("EVALSHA", script.sha, 0, *args), *after])
         except NoScriptError:
-            self.call("SCRIPT", "LOAD", script.text)
-            return self.pipeline(commands)
+            return self.pipeline([("EVAL", script.text, 0, *args), *after])
 
     def run_many(self, script: Script, calls: Sequence[Sequence[Any]]) -> list[Any]:
         """Run one script for each of *calls*, in one round trip."""
         try:
             return self.pipeline([("EVALSHA", script.sha, 0, *args) for args in calls])
         except NoScriptError:  # nothing ran: the server has never seen the script, or was restarted
-            self.call("SCRIPT", "LOAD", script.text)
-            return self.pipeline([("EVALSHA", script.sha, 0, *args) for args in calls])
+            return self.pipeline([("EVAL", script.text, 0, *args) for args in calls])  # and is known from now on
 
     def pipeline(self, commands: Sequence[Sequence[Any]], *, timeout: float | None = None) -> list[Any]:
         """Send *commands* in one write and return their replies; an error reply is raised after all were read.
@@ -163,24 +160,35 @@ class Client:
         connection = self._take()
         if timeout is None and (spent := time.monotonic() - started) > self.timeout * 0.4:  # connecting took what the reply has not now
             timeout = max(self.timeout - spent, SHORTEST_WAIT)
+        replies: list[Any] = []
         try:  # as `connection` does, whose generator would cost more than the rest of this
             connection.send_packed_command([packed(commands)])
-            replies = [self._read(connection, timeout) for _ in commands]
+            for _ in commands:
+                replies.append(self._read(connection, timeout))  # noqa: PERF401 - those that came count when the next does not
         except BaseException as exc:
             connection.disconnect()
             if isinstance(exc, FAULTS):
-                slow = isinstance(exc, (RedisTimeoutError, TimeoutError))
-                reason = f"no reply within {timeout or self.timeout:g} s" if slow else self._said(exc)
-                raise BrokerUnavailable(f"Redis at {self.url} was lost: {reason}.", maybe_sent=True) from exc
+                raise self._lost(exc, timeout, begun=bool(replies)) from exc
             raise
         self._idle.append((connection, time.monotonic()))
         for reply in replies:
             if isinstance(reply, NoScriptError):
                 raise reply
             if isinstance(reply, Exception):
+                if isinstance(reply, ReadOnlyError):  # it became a replica: the same address may lead to the new master now
+                    self.close()
                 reason = self._said(reply)
                 raise BrokerUnavailable(f"Redis at {self.url} refused: {reason}") from harmless(reply, reason)
         return replies
+
+    def _lost(self, exc: Exception, timeout: float | None, *, begun: bool) -> BrokerUnavailable:
+        """Say how the connection ended. The idle ones have most likely ended with it: the next call makes a new one."""
+        if isinstance(exc, BusyLoadingError) and not begun:
+            return BrokerUnavailable(f"Redis at {self.url} refused: {self._said(exc)}")
+        self.close()
+        slow = isinstance(exc, (RedisTimeoutError, TimeoutError))
+        reason = f"no reply within {timeout or self.timeout:g} s" if slow else self._said(exc)
+        return BrokerUnavailable(f"Redis at {self.url} was lost: {reason}.", maybe_sent=True)
 
     def _said(self, exc: BaseException) -> str:
         """Return the text of an error; a server may repeat what it was sent, a password too."""

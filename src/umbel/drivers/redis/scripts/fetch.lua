@@ -31,7 +31,7 @@ reply[2] = table.concat(flags)
 promote(base, lists, 100, now)
 
 local note, fields = {seq, reply[1], reply[2]}, {}
-local found = 0
+local found, broken = 0, nil
 local function claim(step, raw)
   found = found + 1
   local tag = seq .. ':' .. found .. ':' .. step
@@ -48,14 +48,17 @@ for i = 7, 6 + nparked do
 end
 for step = 1, #lists do
   if found >= limit then break end
-  local popped = redis.call('RPOP', lists[step], limit - found)
-  if popped then
+  local popped = redis.pcall('RPOP', lists[step], limit - found)
+  if popped and popped.err then -- a key of another type: what was taken from the lists before it must not be lost
+    broken = popped
+  elseif popped then
     for i = 1, #popped do claim(step - 1, popped[i]) end
   end
 end
 fields[#fields + 1] = 'last'
 fields[#fields + 1] = table.concat(note, ' ')
 redis.call('HSET', claims, unpack(fields))
+if found == 0 and broken then return broken end
 if found == 0 and limit > 0 then
   redis.call('SADD', base .. '.idle', owner)
   redis.call('PEXPIRE', base .. '.idle', 60000)
