@@ -24,7 +24,7 @@ PRODUCER = """
 import random, select, sys
 from faults_app import *
 sent = 0
-while not select.select([sys.stdin], [], [], 0.01)[0]:
+while not select.select([sys.stdin], [], [], 0.04)[0]:
     work.delay(sent, random.choice((0.0, 0.002, 0.05, 0.3)))
     sent += 1
 print(sent)
