@@ -1,6 +1,7 @@
 """A TCP proxy that breaks on command: it cuts, freezes, delays, drops, swallows a reply, refuses."""
 
 import contextlib
+import re
 import socket
 import struct
 import threading
@@ -28,6 +29,8 @@ class Proxy:
         self._requests.set()
         self._replies.set()
         self._refusing = False
+        self._answer: bytes | None = None
+        self._abandoned: set[tuple[socket.socket, socket.socket]] = set()
         self.asked = 0  # connections that clients made, those that were refused too
         self._delay = 0.0
         self._dropping = False
@@ -75,6 +78,15 @@ class Proxy:
         """Reset each new connection at once, or no longer."""
         self._refusing = on
 
+    def abandon(self) -> None:
+        """Pass nothing on any more on the connections that are open now, as after the crash of a router; new ones work."""
+        with self._lock:
+            self._abandoned |= self._pairs
+
+    def answer_all(self, reply: bytes | None) -> None:
+        """Answer each command with *reply*, in the server's place; None: no longer."""
+        self._answer = reply
+
     def swallow(self, part: bytes) -> None:
         """Lose the reply of the next request in which *part* occurs, and reset its connection."""
         self.swallowed.clear()
@@ -113,6 +125,11 @@ class Proxy:
                 time.sleep(self._delay)
                 if self._dropping:
                     continue
+                if pair in self._abandoned:
+                    continue
+                if self._answer is not None:
+                    client.sendall(self._answer * commands_in(data))
+                    continue
                 if self._swallow is not None and self._swallow in data:
                     self._swallow = None
                     losing.set()
@@ -138,12 +155,18 @@ class Proxy:
             if pair not in self._pairs:
                 return
             self._pairs.discard(pair)
+            self._abandoned.discard(pair)
         # What was sent to the server before the end still arrives there; the client sees a reset.
         client, server = pair
         with contextlib.suppress(OSError):
             server.shutdown(socket.SHUT_RDWR)
         server.close()
         reset(client)
+
+
+def commands_in(data: bytes) -> int:
+    """How many commands begin in *data*; those of our client begin with their number of parts at the start of a line."""
+    return len(re.findall(rb"(?:^|\r\n)\*\d+\r\n\$", data))
 
 
 def reset(end: socket.socket) -> None:

@@ -52,6 +52,7 @@ class Database:
         self._timeout = timeout
         self._error = error
         self._connection: sqlite3.Connection | None = None
+        self._file: tuple[int, int] | None = None  # which file the path named when it was opened
         self._renew_locks()
         self.commits = 0
         self._version = (0, 0)  # what the last wait saw, and how long it paused: a new wait goes on from there
@@ -161,7 +162,13 @@ class Database:
 
     def _open(self, deadline: float) -> sqlite3.Connection:
         if self._connection is not None:
-            return self._connection
+            if self._file == identity(self.path):
+                return self._connection
+            self._shut()
+            raise self._error(
+                f"The database {self.path} was removed or replaced while it was in use. What it held is not in the new one: "
+                "stop umbel before you move the file. It is opened anew."
+            )
         connection = sqlite3.connect(self.path, isolation_level=None, check_same_thread=False, timeout=0.0, cached_statements=256)
         try:
             self._insist(connection, "PRAGMA journal_mode = WAL", deadline)
@@ -170,7 +177,7 @@ class Database:
         except BaseException:
             connection.close()
             raise
-        self._connection = connection
+        self._connection, self._file = connection, identity(self.path)
         return connection
 
     def _prepare(self, connection: sqlite3.Connection, deadline: float) -> None:
@@ -267,6 +274,15 @@ def after_fork_in_child() -> None:
     """Let all databases be used in the child."""
     for database in list(DATABASES):
         database.after_fork_in_child()
+
+
+def identity(path: str) -> tuple[int, int] | None:
+    """Return what tells the file at *path* from any other; None: there is none."""
+    try:
+        found = os.stat(path)  # noqa: PTH116 - twice as quick as a Path, and done at each transaction
+    except FileNotFoundError:
+        return None
+    return found.st_dev, found.st_ino
 
 
 def synchronous_of(options: Mapping[str, Any]) -> str:

@@ -1,6 +1,7 @@
 -- Settle, promote, claim. Idempotent by seq, which only grows; refused when the owner is not in the table.
 -- ARGV: base lists owner seq limit nparked task... nsettle settlements...
 -- Returns nil if the owner is lost, else {claimed at (us), settled flags, tag, raw, tag, raw, ...}.
+redis.call('DEL', ARGV[1] .. '.full') -- a script that has written may go on when the memory is full: else nothing could empty it
 local base, lists, owner = ARGV[1], split(ARGV[2], '\0'), ARGV[3]
 local seq, limit, nparked = ARGV[4], tonumber(ARGV[5]), tonumber(ARGV[6])
 local nsettle = tonumber(ARGV[7 + nparked])

@@ -1,4 +1,5 @@
 -- Give every claim of the owner back to the head of its list, and forget the owner. ARGV: base lists owner
+redis.call('DEL', ARGV[1] .. '.full') -- a script that has written may go on when the memory is full: else nothing could empty it
 local base, lists, owner = ARGV[1], split(ARGV[2], '\0'), ARGV[3]
 local claims = base .. '.claims:' .. owner
 if not redis.call('ZSCORE', base .. '.owners', owner) then return 0 end

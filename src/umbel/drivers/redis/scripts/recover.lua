@@ -1,6 +1,7 @@
 -- Take up to limit claims of one lapsed owner, newest first, and make them the caller's.
 -- Idempotent by number, which only grows: a call repeated with the same number returns the same, a late copy nothing.
 -- ARGV: base owner limit until(ms, by this clock; later nothing is taken) number. Returns nil if the caller is lost, else {time, more, tag, started, raw, ...}
+redis.call('DEL', ARGV[1] .. '.full') -- a script that has written may go on when the memory is full: else nothing could empty it
 local base, owner, limit = ARGV[1], ARGV[2], tonumber(ARGV[3])
 local owners, reaped = base .. '.owners', base .. '.reaped'
 if not redis.call('ZSCORE', owners, owner) then return false end
