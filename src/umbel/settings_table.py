@@ -257,6 +257,7 @@ _ALL = (
     _("task_revoke_expires", "timedelta|float", timedelta(days=31), "seconds", "How long a revoked id is remembered: longer than its message may be delayed.", IMPLEMENTED, None),
     _("worker_lease", "float", 10.0, "seconds", "How long a silent worker keeps its messages.", IMPLEMENTED, None),
     _("worker_lease_renewal", "float", 2.5, "seconds", "How often a worker renews its lease.", IMPLEMENTED, None),
+    _("worker_watchdog_timeout", "float", 60.0, "seconds", "A worker that hangs for so long ends with exit code 70; 0 means never.", IMPLEMENTED, None),
     _("umbel_state_url", "str|none", None, "", "Store of leases for a broker that has none.", LATER, None),
 )
 # fmt: on

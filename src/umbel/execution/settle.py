@@ -87,6 +87,11 @@ class Settler:
         """How many settlements and records wait."""
         return len(self._unstored) + len(self._items) + sum(map(len, self._ready.values())) + self._busy
 
+    @property
+    def held_up(self) -> bool:
+        """Whether a server is away that must take what happened."""
+        return self.link.away_since is not None or self._store_link.away_since is not None
+
     async def run(self) -> None:
         """Carry out what was added, for ever."""
         while True:

@@ -380,6 +380,11 @@ class Dispatcher:
         """How many requests are with the pool."""
         return len(self._inflight.sent)
 
+    @property
+    def free(self) -> bool:
+        """Whether a task could start now."""
+        return self.room() > 0 or (not len(self._inflight) and any(slot.pid for slot in self._pool.slots))
+
     def forget(self) -> None:
         """Drop everything and end what runs: the claims were lost."""
         self._rates.clear()

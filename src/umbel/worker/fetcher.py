@@ -50,6 +50,7 @@ class Fetcher:
         self._again: dict[str, float] = {}  # queue -> when to try again, if its last claim failed
         self.parked: dict[str, Sequence[str]] = {}  # queue -> tasks known here of which messages are parked there
         self.stopped = False
+        self.claimed = 0  # messages since the start
         self.wake = asyncio.Event()
 
     async def run(self) -> None:
@@ -126,6 +127,7 @@ class Fetcher:
         self._seqs = {key: seq for key, seq in self._seqs.items() if key[1] == call.owner}
         self._seqs[queue, call.owner] = call.seq
         if deliveries:
+            self.claimed += len(deliveries)
             self._deliver(deliveries)
         return len(deliveries)
 

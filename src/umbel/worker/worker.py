@@ -36,6 +36,7 @@ from umbel.worker.rate_limits import RateLimits
 from umbel.worker.recovery import find_parked, promote_delayed, recover_dead
 from umbel.worker.revoked import RevokedTasks
 from umbel.worker.shutdown import Shutdown
+from umbel.worker.watchdog import Facts, Watchdog
 
 __all__ = ["Worker"]
 
@@ -248,6 +249,12 @@ class Worker:
                 ]
                 if keeper is not None:
                     running.append(services.create_task(keeper.watch(), name="keeper"))
+                watchdog = Watchdog(
+                    conf.worker_watchdog_timeout, look=lambda: Facts(
+                        claimed=fetcher.claimed, free=dispatcher.free, held=lease.held(), excused=fetcher.stopped or settler.held_up,
+                    ), ready=self._messages_ready, leave=lambda: self._leave_hung(lease),
+                )  # fmt: skip
+                running.append(services.create_task(watchdog.run(), name="watchdog"))
                 fetching = services.create_task(fetcher.run(), name="fetcher")
                 consumer.info("%s ready.", self.hostname)
                 signals.worker_ready.send(sender=self)
@@ -318,6 +325,14 @@ class Worker:
         dispatcher.forget()
         settler.drop()
         fetcher.forget()
+
+    def _messages_ready(self) -> int:
+        return sum(depth.ready or 0 for depth in self.app.broker.depth(self.queues).values())
+
+    def _leave_hung(self, lease: Lease) -> None:
+        """Give back what a worker holds whose loop may not run any more."""
+        self.pool.end()
+        self.app.broker.leave(lease.owner, self.queues)
 
     def _pool_broken(self, why: str) -> None:
         """Give everything back and end with an error, so that a supervisor starts a whole worker in our place."""

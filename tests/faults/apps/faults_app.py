@@ -8,10 +8,13 @@ import subprocess
 import sys
 import threading
 import time
+from pathlib import Path
+from typing import Any
 
 from ledger_app import app, dies, early, holds_the_lock, note, quiet, work  # noqa: F401 - producers take them from here
 
-from umbel.signals import worker_process_init, worker_ready
+from umbel.drivers.redis import RedisBroker
+from umbel.signals import task_received, worker_process_init, worker_ready
 
 app.conf.broker_connection_retry_on_startup = os.environ.get("FAULTS_RETRY", "1") == "1"
 
@@ -135,6 +138,24 @@ if os.environ.get("FAULTS_INIT_RAISES"):
         if os.environ["FAULTS_INIT_RAISES"] == "SystemExit":
             raise SystemExit(3)
         raise RuntimeError("the receiver is broken")
+
+
+if os.environ.get("FAULTS_HANG") == "claim":
+    fetch = RedisBroker.fetch
+
+    def hang(self: RedisBroker, *args: Any, **kwargs: Any) -> Any:
+        if Path(os.environ["LEDGER"]).with_name("hang").exists():
+            time.sleep(1000)
+        return fetch(self, *args, **kwargs)
+
+    RedisBroker.fetch = hang
+
+if os.environ.get("FAULTS_HANG") == "loop":
+
+    @task_received.connect
+    def hang_in_the_loop(**_: object) -> None:
+        if Path(os.environ["LEDGER"]).with_name("hang").exists():
+            time.sleep(1000)
 
 
 if os.environ.get("FAULTS_SLOW_START"):
