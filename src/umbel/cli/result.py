@@ -9,12 +9,15 @@ import click
 
 from umbel.cli.base import Command, current_app_of
 from umbel.exceptions import TimeoutError as ResultTimeoutError
+from umbel.wire.saferepr import saferepr
 
 if TYPE_CHECKING:
     from umbel.app import Umbel
     from umbel.result import AsyncResult
 
 __all__ = ["result"]
+
+LONGEST = 10_000  # characters of an exception; its own repr may raise anything
 
 PARAMETERS: list[click.Parameter] = [
     click.Argument(["id"]),
@@ -45,7 +48,7 @@ def show(ctx: click.Context, id: str, task: str | None, traceback: bool, timeout
         raise click.ClickException(str(exc)) from None
     ended_well = found.successful()
     if as_json:
-        shown = value if ended_well else repr(value)
+        shown = value if ended_well else saferepr(value, LONGEST)
         document = {"id": id, "state": found.state, "result": shown, "traceback": found.traceback}
         click.echo(json.dumps(document, default=repr, ensure_ascii=False))
     elif traceback:
@@ -53,7 +56,7 @@ def show(ctx: click.Context, id: str, task: str | None, traceback: bool, timeout
     elif ended_well:
         click.echo(value)
     else:
-        click.echo((found.traceback or repr(value)).rstrip(), err=True)
+        click.echo((found.traceback or saferepr(value, LONGEST)).rstrip(), err=True)
     return 0 if ended_well else 1
 
 

@@ -169,7 +169,8 @@ def _may_be_v1(raw: bytes) -> bool:
 
 def _glance(glimpse: Glimpse) -> Glance:
     headers, properties = glimpse.headers, glimpse.properties
-    check_names(headers.task, headers.id)
+    if not (headers.task.isprintable() and headers.id.isprintable()):
+        check_names(headers.task, headers.id)  # which says what is wrong
     priority, routing_key = 0, ""
     if properties is not None:
         priority = min(max(properties.priority or 0, 0), HIGHEST_PRIORITY)
