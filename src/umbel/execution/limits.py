@@ -20,6 +20,7 @@ if TYPE_CHECKING:
 __all__ = ["GRACE", "Guard", "HardLimit", "Interrupt", "Kind", "Limits", "Terminated", "acks_on", "bounded", "climb", "limits_of"]
 
 GRACE = 0.5  # seconds that a task gets to end after it was told of its hard limit
+LONGEST = 1e10  # seconds; what a message says beyond that is nonsense
 Kind = type[SoftTimeLimitExceeded] | type["HardLimit"] | type["Terminated"]
 Interrupt = Callable[[Kind], None]
 
@@ -53,7 +54,7 @@ def acks_on(task: Task[..., Any], special: bool | None) -> bool:
 
 def seconds(value: Any) -> float | None:
     """Return a limit that means something."""
-    return float(value) if isinstance(value, (int, float)) and value > 0 else None
+    return float(value) if type(value) in {int, float} and 0 < value < LONGEST else None
 
 
 class Guard:
