@@ -35,7 +35,7 @@ from _queues import APPS, QUEUES
 UMBEL = QUEUES[0]
 HOUR, MONTH = 3600, 30 * 86400  # seconds
 LEAD = 2.0  # seconds from the call to the due time, in the stream
-WARMUP, BURST = 2000, 5000
+WARMUP, BURST = 10_000, 5000
 CHUNK = 500
 LATER = 10**9  # calls from this number on must not start
 TICK = 0.02  # seconds: the stream is sent in steps
