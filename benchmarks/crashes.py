@@ -1,8 +1,8 @@
 """What becomes of calls when something dies: umbel, Celery as it comes, and Celery set up to lose less.
 
 Each scenario is done to each system with the same tasks, on a private Redis that flushes each write, with `-c 2` processes. The tasks
-write into a ledger; what was called and has no run that ended is lost. A scenario is given up after `--patience` seconds: what
-would still come later counts as lost.
+write into a ledger. What was called and has no run that ended is lost; or it is stuck, if the broker still has its message when the
+scenario is given up, after `--patience` seconds.
 """
 
 import contextlib
@@ -17,6 +17,7 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
+import redis
 from _harness import BenchError, arguments, finish, machine, say, table
 from tests import servers
 from tests.chaos.checker import read_ledger
@@ -24,6 +25,8 @@ from tests.compat.celery_env import celery_python
 from tests.faults.conftest import PrivateRedis, goes_by
 from tests.faults.proxy import Proxy
 from tests.processes import Running, TookTooLongError, wait_for
+
+from umbel.drivers import open_broker
 
 ROOT = Path(__file__).resolve().parent.parent
 APPS = ROOT / "benchmarks" / "peers"
@@ -84,9 +87,21 @@ class System:
             wait_for(lambda: self.done() >= self.called, self.patience)
 
     def report(self, **more):
-        runs = self.runs()
-        keys = [run.key for run in runs]
-        return {"called": len(self.called), "lost": len(self.called - self.done()), "extra runs": len(keys) - len(set(keys)), **more}
+        keys = [run.key for run in self.runs()]
+        missing = len(self.called - self.done())
+        stuck = min(missing, self.waiting()) if missing else 0
+        return {
+            "called": len(self.called), "lost": missing - stuck, "stuck": stuck, "extra runs": len(keys) - len(set(keys)), **more,
+        }  # fmt: skip
+
+    def waiting(self):
+        """How many messages the broker still has: in the queue, claimed, and with Celery unacknowledged."""
+        if self.name == "umbel":
+            with contextlib.closing(open_broker(self.server.url)) as broker:
+                depth = broker.depth(["celery"])["celery"]
+                return depth.ready + depth.delayed + depth.claimed
+        with redis.Redis.from_url(self.server.url) as client:
+            return client.llen("celery") + client.hlen("unacked")
 
 
 def again(system, kill):
@@ -201,7 +216,7 @@ def main():
                 found = scenario(System(name, Path(folder), stack, options.patience))
             rows.append({"scenario": scenario.__name__, "system": name, **found})
             say(str(rows[-1]))
-    plain = ("scenario", "system", "called", "lost", "extra runs")
+    plain = ("scenario", "system", "called", "lost", "stuck", "extra runs")
     rest = [", ".join(f"{k}: {v}" for k, v in row.items() if k not in plain) for row in rows]
     table("what became of the calls", (*plain, ""), [[*(row[k] for k in plain), more] for row, more in zip(rows, rest, strict=True)])
     finish({"benchmark": "crashes", "date": datetime.now(UTC).date().isoformat(), "machine": machine(), "rows": rows}, options)
