@@ -11,6 +11,8 @@ from tests.process.test_killed import children_of
 from tests.process.test_worker import alive_in_session
 from tests.processes import wait_for
 
+from umbel.pools.zygote import Zygote
+
 pytestmark = pytest.mark.timeout(60)
 
 EMPTY = "QueueDepth(ready=0, delayed=0, claimed=0, parked=0, dead=0)"
@@ -87,6 +89,14 @@ def test_children_that_cannot_start_do_not_spin_and_the_worker_still_stops(on_fi
         stop(worker)
     assert "exitcode 3" in worker.log()
     assert "ready=1, delayed=0, claimed=0" in on_file.depth()
+
+
+def test_a_zygote_that_does_not_end_is_killed_in_time():
+    zygote = Zygote(lambda number: None, [])  # noqa: ARG005 - no child is ordered
+    os.kill(zygote.pid, signal.SIGSTOP)
+    zygote.close()
+    with pytest.raises(ProcessLookupError):
+        os.kill(zygote.pid, 0)
 
 
 def test_two_workers_whose_parents_are_killed_in_turn_lose_nothing(on_file):

@@ -24,7 +24,7 @@ from umbel.pools.berths import Berth, Place
 from umbel.pools.child import INTERRUPT, ChildSlot, Runner, live
 from umbel.pools.evidence import ASK
 from umbel.pools.testimony import HARD, SOFT, TERMINATE
-from umbel.pools.zygote import Zygote
+from umbel.pools.zygote import ENDS_WITHIN, Zygote
 
 __all__ = ["ChildPool"]
 
@@ -311,6 +311,7 @@ class ChildPool(Pool):
         for _, berth in self._berths.values():
             if berth.pid:
                 berth.kill()
+        self._loop.call_later(ENDS_WITHIN, self._all_ended.set)  # who tells of their ends, the zygote, may be stopped
 
     async def finish(self) -> None:
         self._stopping = True

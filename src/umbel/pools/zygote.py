@@ -20,7 +20,7 @@ from collections.abc import Callable, Sequence
 
 from umbel.pools.evidence import RSS_UNIT
 
-__all__ = ["Zygote"]
+__all__ = ["ENDS_WITHIN", "Zygote"]
 
 ORDER = struct.Struct("<i")  # the number of the child to fork
 REPORT = struct.Struct("<iiiq")  # number, pid, wait status (-1: it has just started), peak memory in bytes

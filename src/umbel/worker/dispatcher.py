@@ -188,10 +188,11 @@ class Dispatcher:
         self._drop_void(packet)
         if not packet.requests:
             return
+        pid = packet.slot.pid  # of the child that gets them; it may be its last
         taken = self._pool.send(packet.slot, packet.jobs())
         self._inflight.back([tag for tag, _ in packet.requests[taken:]])
         for _, request in packet.requests[:taken]:
-            record = self._reporter.started(request, packet.slot.pid)
+            record = self._reporter.started(request, pid)
             if record is not None:
                 self._settler.store(record)
 
