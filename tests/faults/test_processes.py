@@ -92,7 +92,7 @@ def test_children_that_cannot_start_do_not_spin_and_the_worker_still_stops(on_fi
 
 
 def test_a_zygote_that_does_not_end_is_killed_in_time():
-    zygote = Zygote(lambda number: None, [])  # noqa: ARG005 - no child is ordered
+    zygote = Zygote(lambda number: None, [])
     os.kill(zygote.pid, signal.SIGSTOP)
     zygote.close()
     with pytest.raises(ProcessLookupError):
