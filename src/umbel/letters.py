@@ -15,7 +15,7 @@ from itertools import islice
 from typing import TYPE_CHECKING, Any, Literal
 
 from umbel.broker import DeadLetter, Evidence
-from umbel.exceptions import DecodeError
+from umbel.exceptions import SerializationError
 from umbel.wire.message import Message, decode, payload
 from umbel.wire.saferepr import saferepr
 from umbel.wire.serializers import content_types
@@ -67,7 +67,7 @@ class Letter:
         """Headers, properties and body; None if they cannot be read."""
         try:
             return decode(self.entry.raw)
-        except DecodeError:
+        except SerializationError:
             return None
 
     @property

@@ -11,12 +11,14 @@ import pytest
 from tests.hostile import corpus
 
 from umbel import Celery, uuid
-from umbel.broker import Delivery, Verb
+from umbel.broker import DeadLetter, Delivery, Evidence, Verb
+from umbel.cli.dead import as_text
 from umbel.exceptions import ContentDisallowed, DecodeError, InvalidTaskError, NotRegistered, SecurityError, SerializationError
 from umbel.execution.outcome import Action, Job, encode_outcomes
 from umbel.execution.request import open_request
 from umbel.execution.runner import TaskRunner
 from umbel.execution.verdict import Postponed, Refused, Request, Void, admit
+from umbel.letters import Letter, as_document
 from umbel.meta import result_of
 from umbel.wire.message import decode, glance, mark, marks
 
@@ -79,6 +81,15 @@ def test_each_hostile_message_ends_where_it_should_and_its_reason_says_why(app, 
     assert reason.isprintable()
     assert len(reason) < 1200
     assert not Path(MARKER).exists()
+
+
+@pytest.mark.parametrize("name", MESSAGES)
+def test_each_hostile_message_can_be_shown_to_an_operator(app, name):
+    entry = DeadLetter(queue="celery", place="dead", key="1", id="1", raw=MESSAGES[name].raw, reason="why", evidence=Evidence(), at=1.0)
+    letter = Letter(entry)
+    document = {**as_document(letter), "headers": letter.message and letter.message.headers, "call": letter.call(app.accepted_content())}
+    assert json.dumps(document, default=repr)
+    assert "\x1b" not in as_text(document)
 
 
 @pytest.mark.parametrize("name", DOCUMENTS)
