@@ -2,7 +2,10 @@
 
 import os
 import signal
+import subprocess
+import sys
 import threading
+from pathlib import Path
 
 import pytest
 from tests.processes import wait_for
@@ -120,3 +123,13 @@ def test_an_app_uses_it_while_the_block_runs():
         assert broker.calls["publish"] == 2
     task.delay()
     assert wait_for(lambda: app.broker.depth(["celery"])["celery"].ready == 3)
+
+
+def test_the_example_of_the_page_about_it_runs(tmp_path):
+    page = (Path(__file__).resolve().parents[2] / "docs/how-to/test-with-faults.md").read_text()
+    (tmp_path / "test_shop.py").write_text(page.partition("```python\n")[2].partition("```")[0])
+    done = subprocess.run(
+        [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", "test_shop.py"],
+        cwd=tmp_path, capture_output=True, text=True, check=False,
+    )  # fmt: skip
+    assert "1 passed" in done.stdout, done.stdout + done.stderr
