@@ -7,6 +7,9 @@ from collections.abc import Sequence
 from datetime import timedelta
 from typing import TYPE_CHECKING, Any, NoReturn
 
+from umbel.ids import LONGEST_NAME, is_name
+from umbel.wire.saferepr import saferepr
+
 if TYPE_CHECKING:
     from umbel.app import Umbel
 
@@ -41,10 +44,13 @@ class Control:
 
         Raises:
             BrokerUnavailable: some ids may not be revoked; to repeat the call is safe.
-            ValueError: there is no such signal.
+            ValueError: there is no such signal, or an id cannot be one.
         """
         del destination, kwargs
         ids = [task_id] if isinstance(task_id, str) else [str(each) for each in task_id]
+        strange = next((each for each in ids if not is_name(each)), None)
+        if strange is not None:
+            raise ValueError(f"{saferepr(strange, 60)} is no id of a task: that is a text of 1 to {LONGEST_NAME} printable characters.")
         name = signal_name(signal) if terminate else ""
         self._app.broker.revoke(ids, ttl=self._time_to_live(), signal=name)
         return [] if reply else None

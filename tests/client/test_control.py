@@ -47,6 +47,13 @@ def test_a_signal_that_is_not_there_is_an_error(app):
     assert listed(app) == {}
 
 
+@pytest.mark.parametrize("task_id", ["two\nlines", "x" * 2000, "\x1b[2J", ""])
+def test_what_cannot_be_an_id_is_an_error(app, task_id):
+    with pytest.raises(ValueError, match="is no id of a task"):
+        app.control.revoke(["a", task_id])
+    assert listed(app) == {}
+
+
 def test_celerys_other_options_are_understood(app):
     assert app.control.revoke("a", destination=["celery@x"], reply=True, timeout=1.0) == []
     app.AsyncResult("b").revoke(wait=True, timeout=1.0)

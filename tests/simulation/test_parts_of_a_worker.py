@@ -64,6 +64,29 @@ async def claim_under_way():
     assert [delivery.owner for delivery in came] == [lease.owner]
 
 
+def test_a_claim_is_repeated_until_what_was_revoked_before_it_is_known():
+    asyncio.run(news_come_late())
+
+
+async def news_come_late():
+    broker = FaultyBroker(MemoryBroker(f"memory://{uuid()}"), [Fault("revoked_since", Act.REFUSE, times=2)])
+    broker.revoke(["1"], ttl=60)
+    broker.publish([Item(raw=b"{}", queue="q", id="1")])
+    revoked, came = RevokedTasks(broker), []
+    with ThreadPoolExecutor(2) as io:
+        lease = lease_on(broker, io)
+        settler = Settler(broker, MemoryBackend(), io, may_write=lease.held, link=lease.link)
+        fetcher = Fetcher(broker, io, settler, lease, revoked, room=lambda: 1, deliver=lambda got: came.append((len(got), "1" in revoked)))
+        await lease.join()
+        fetching = asyncio.create_task(fetcher.run())
+        await until(lambda: came)
+        fetcher.stopped = True
+        fetcher.wake.set()
+        await fetching
+    assert came == [(1, True)]
+    assert broker.calls["revoked_since"] == 3
+
+
 def test_who_stood_still_past_its_lease_waits_a_full_one_before_it_takes_over_from_others(clock):
     asyncio.run(stood_still(clock))
 

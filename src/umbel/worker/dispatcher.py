@@ -18,6 +18,7 @@ from umbel.execution.settle import Settler
 from umbel.execution.verdict import Postponed, Refused, Request, Void, admit, lost, void
 from umbel.pools.base import Death, Pool, Slot, ended
 from umbel.task import Task
+from umbel.wire.saferepr import one_line
 from umbel.wire.size import DEFAULT_LIMIT
 from umbel.worker.inflight import MOST, Inflight, Packet
 from umbel.worker.limits import TimeLimits
@@ -209,7 +210,7 @@ class Dispatcher:
         """Discard what has not begun of the tasks that were revoked just now, and end what runs, if that is wanted."""
         ids = {entry.id for entry in entries}
         shown = ", ".join(entry.id for entry in entries[:MOST_SHOWN])
-        consumer.info("Tasks flagged as revoked: %s%s", shown, ", ..." if len(ids) > MOST_SHOWN else "")
+        consumer.info("Tasks flagged as revoked: %s%s", one_line(shown), ", ..." if len(ids) > MOST_SHOWN else "")
         for slot in {slot for request, slot in self._inflight.sent.values() if request.glance.id in ids}:
             self._inflight.back([job.tag for job in self._pool.take_back(slot)])
         self._terminations.want({entry.id: entry.signal for entry in entries if entry.signal})
