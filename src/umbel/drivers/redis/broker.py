@@ -203,7 +203,7 @@ class RedisBroker(Broker):
 
     def settle(self, settlements: Sequence[Settlement]) -> list[bool]:
         outcomes: dict[int, bool] = {}
-        order = sorted(range(len(settlements)), key=lambda i: (settlements[i].delivery.queue, settlements[i].delivery.owner))
+        order = sorted(sequence(settlements), key=lambda i: (settlements[i].delivery.queue, settlements[i].delivery.owner))
         for (queue, owner), run in groupby(order, key=lambda i: (settlements[i].delivery.queue, settlements[i].delivery.owner)):
             indices = list(run)
             for start in range(0, len(indices), CHUNK):
@@ -214,13 +214,10 @@ class RedisBroker(Broker):
     def _settle_chunk(self, queue: str, owner: str, settlements: Sequence[Settlement]) -> Iterable[bool]:
         keys = self.keys(queue)
         args: list[Any] = [keys.base, "\0".join(keys.ready), owner, len(settlements)]
-        order = sequence(settlements)
-        for i in order:
-            args += self._settle_args(settlements[i])
+        for settlement in settlements:
+            args += self._settle_args(settlement)
         flags = self._run("settle", *args)
-        if flags is None:
-            return [False] * len(settlements)
-        return [flag == 1 for _, flag in sorted(zip(order, flags, strict=True))]
+        return [False] * len(settlements) if flags is None else [flag == 1 for flag in flags]
 
     def _settle_args(self, settlement: Settlement) -> list[Any]:
         delivery, verb = settlement.delivery, settlement.verb

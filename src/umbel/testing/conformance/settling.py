@@ -96,6 +96,12 @@ class SettlingPromises(BrokerSuite):
         assert broker.settle([settlement(d, Verb.GIVE_BACK) for d in held]) == [True] * 3
         assert ids_of(broker.fetch(queue, 5, owner="w", seq=2)) == ["a", "b", "c", "d"]
 
+    def test_many_that_are_given_back_in_one_call_keep_their_order(self, broker: Broker, queue: str) -> None:
+        names = [f"m{n:03}" for n in range(450)]
+        held = self.claim(broker, queue, *names)
+        assert all(broker.settle([settlement(d, Verb.GIVE_BACK) for d in held]))
+        assert ids_of(broker.fetch(queue, 450, owner="w", seq=2)) == names
+
     def test_what_is_given_back_keeps_its_priority(self, broker: Broker, queue: str) -> None:
         broker.publish([item(queue, "low", priority=9), item(queue, "high", priority=0)])
         broker.join("w", [queue], lease=60)
