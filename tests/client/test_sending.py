@@ -133,6 +133,31 @@ def test_expires_in_seconds_is_a_time_and_an_expiration_in_milliseconds(app, add
     assert 119_000 <= int(message["properties"]["expiration"]) <= 120_000
 
 
+@pytest.mark.parametrize(
+    ("expires", "text"),
+    [
+        (datetime(2030, 1, 1, 12), "2030-01-01T12:00:00"),
+        (datetime(2030, 1, 1, 12, tzinfo=UTC), "2030-01-01T12:00:00+00:00"),
+        ("2030-01-01T12:00:00+02:00", "2030-01-01T12:00:00+02:00"),
+    ],
+)
+def test_expires_may_be_a_time_which_travels_as_it_was_said(app, add, expires, text):
+    add.apply_async((1,), expires=expires)
+    (message,) = sent(app)
+    assert message["headers"]["expires"] == text
+
+
+def test_expires_may_be_a_time_span_and_the_task_may_have_one_for_all_its_calls(app, add):
+    @app.task(expires=30)
+    def fleeting(): ...
+
+    add.apply_async((1,), expires=timedelta(minutes=2))
+    fleeting.delay()
+    spans = [datetime.fromisoformat(message["headers"]["expires"]) - datetime.now(UTC) for message in sent(app)]
+    assert timedelta(seconds=100) < spans[0] < timedelta(seconds=121)
+    assert timedelta(seconds=10) < spans[1] < timedelta(seconds=31)
+
+
 def test_wrong_arguments_are_refused_at_the_call(app, add):
     with pytest.raises(TypeError, match="missing a required argument: 'x'"):
         add.delay()

@@ -187,6 +187,16 @@ def test_a_retry_carries_the_next_run(app):
     assert str(caught.value) == "Retry in 5s: ValueError('no')"
 
 
+@pytest.mark.parametrize("text", ["2030-01-01T00:00:00+00:00", "2030-01-01T00:00:00", "2020-01-01T00:00:00+02:00"])
+def test_a_retry_keeps_the_time_of_expiry_also_one_that_has_passed(app, text):
+    @app.task(bind=True, expires=60)
+    def f(self): ...
+
+    with Running(f, args=[], kwargs={}, expires=text), pytest.raises(Retry) as caught:
+        f.retry(countdown=5)
+    assert json.loads(caught.value.sig.raw)["headers"]["expires"] == text
+
+
 def test_retries_end(app):
     @app.task(bind=True)
     def f(self, x, y): ...
