@@ -199,7 +199,16 @@ def warm_stop(system):
     return system.report(**{"gone after s": left, "all done after s": round(time.monotonic() - at, 1)})
 
 
-SCENARIOS = (child_killed, worker_killed, broker_restarted, connections_reset, rolling_restart, poison, warm_stop)
+def long_task(system):
+    """A task of 75 seconds runs, and a second worker has nothing to do. Nothing is harmed."""
+    system.worker()
+    system.worker()
+    system.call("work", ["k"], 75.0)
+    system.waits_for_all()
+    return system.report()
+
+
+SCENARIOS = (child_killed, worker_killed, broker_restarted, connections_reset, rolling_restart, poison, warm_stop, long_task)
 
 
 def main():
