@@ -6,6 +6,7 @@ r"""Names of keys in Redis.
     {<q>}.owners           zset    owner -> end of its lease in ms, by Redis's clock
     {<q>}.reaped           zset    owner whose lease lapsed and whose claims are being taken -> when, in ms
     {<q>}.claims:<owner>   hash    tag -> message; s:<tag> -> its start was marked; last, recovery: the last calls; recovered: a counter
+    {<q>}.fence            string  the last fence of the queue; forgotten after thirty days without a claim
     {<q>}.idle             set     owners that found nothing and wait for their bell
     {<q>}.bell:<owner>     list    at most one element, pushed by who publishes
     {<q>}.dead             zset    name of a dead letter (16 digits) by time in us, which is its name

@@ -6,6 +6,15 @@ local function now_us()
   return t[1] * 1000000 + t[2]
 end
 
+-- The fence of a claim: the time in us, or one more than the fence before where the clock was set back. So a later claim of a queue
+-- never looks older, and its result is never refused as late.
+local function next_fence(base, now)
+  local before = tonumber(redis.call('GET', base .. '.fence') or '0')
+  local fence = string.format('%.0f', math.max(now, before + 1))
+  redis.call('SET', base .. '.fence', fence, 'PX', 2592000000)
+  return fence
+end
+
 local function split(text, separator)
   local parts, from = {}, 1
   while true do

@@ -1,6 +1,6 @@
 -- Settle, promote, claim. Idempotent by seq, which only grows; refused when the owner is not in the table.
 -- ARGV: base lists owner seq limit nparked task... nsettle settlements...
--- Returns nil if the owner is lost, else {claimed at (us), settled flags, tag, raw, tag, raw, ...}.
+-- Returns nil if the owner is lost, else {fence, settled flags, tag, raw, tag, raw, ...}.
 redis.call('DEL', ARGV[1] .. '.full') -- a script that has written may go on when the memory is full: else nothing could empty it
 local base, lists, owner = ARGV[1], split(ARGV[2], '\0'), ARGV[3]
 local seq, limit, nparked = ARGV[4], tonumber(ARGV[5]), tonumber(ARGV[6])
@@ -10,7 +10,7 @@ local claims = base .. '.claims:' .. owner
 local now = now_us()
 local reply = {string.format('%.0f', now), ''}
 
--- last = seq, time, settled flags and the tags of the last call
+-- last = seq, fence, settled flags and the tags of the last call
 local last = split(redis.call('HGET', claims, 'last') or '0', ' ')
 if last[1] == seq then
   reply[1], reply[2] = last[2], last[3]
@@ -57,6 +57,10 @@ for step = 1, #lists do
   end
 end
 fields[#fields + 1] = 'last'
+if found > 0 then
+  reply[1] = next_fence(base, now)
+  note[2] = reply[1]
+end
 fields[#fields + 1] = table.concat(note, ' ')
 redis.call('HSET', claims, unpack(fields))
 if found == 0 and broken then return broken end

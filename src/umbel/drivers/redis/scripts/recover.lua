@@ -1,6 +1,6 @@
 -- Take up to limit claims of one lapsed owner, newest first, and make them the caller's.
 -- Idempotent by number, which only grows: a call repeated with the same number returns the same, a late copy nothing.
--- ARGV: base owner limit until(ms, by this clock; later nothing is taken) number. Returns nil if the caller is lost, else {time, more, tag, started, raw, ...}
+-- ARGV: base owner limit until(ms, by this clock; later nothing is taken) number. Returns nil if the caller is lost, else {fence, more, tag, started, raw, ...}
 redis.call('DEL', ARGV[1] .. '.full') -- a script that has written may go on when the memory is full: else nothing could empty it
 local base, owner, limit = ARGV[1], ARGV[2], tonumber(ARGV[3])
 local owners, reaped = base .. '.owners', base .. '.reaped'
@@ -33,6 +33,7 @@ for _, field in ipairs(redis.call('HKEYS', theirs)) do
   if seq then tags[#tags + 1] = {tonumber(seq), tonumber(i), step, field} end
 end
 table.sort(tags, function(a, b) return a[1] > b[1] or (a[1] == b[1] and a[2] > b[2]) end)
+reply[1] = next_fence(base, now)
 for n = 1, math.min(limit, #tags) do
   local from, raw = tags[n][4], redis.call('HGET', theirs, tags[n][4])
   -- sequence numbers of recovered claims start far above those of fetches
