@@ -200,10 +200,10 @@ def warm_stop(system):
 
 
 def long_task(system):
-    """A task of 75 seconds runs, and a second worker has nothing to do. Nothing is harmed."""
+    """A task of 200 seconds runs, and a second worker has nothing to do. Nothing is harmed."""
     system.worker()
     system.worker()
-    system.call("work", ["k"], 75.0)
+    system.call("work", ["k"], 200.0)
     system.waits_for_all()
     return system.report()
 
