@@ -68,7 +68,8 @@ class Guard:
 
     def enter(self, tag: int) -> None:
         """From here on *tag* may be interrupted; called in its thread."""
-        self._thread, self._raised, self.expired = threading.get_ident(), False, None
+        self._thread = self._thread or threading.get_ident()  # a guard is one thread's for good
+        self._raised, self.expired = False, None
         self._tag = tag
 
     def leave(self) -> None:

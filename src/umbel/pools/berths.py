@@ -7,6 +7,7 @@ next child can come up in one while the last still finishes what it has in the o
 from __future__ import annotations
 
 import contextlib
+import ctypes
 import os
 import signal
 import socket
@@ -22,6 +23,7 @@ from umbel.pools.testimony import Testimony
 
 __all__ = ["Berth", "Place"]
 
+LIBC = ctypes.CDLL(None)
 LEAVE = encode_jobs([])  # a packet without jobs: the child ends when it has finished what came before
 
 
@@ -128,10 +130,14 @@ class Berth:
         return True
 
     def signal(self, number: int) -> None:
-        """Send a signal to the child."""
-        if self.pid:
-            with contextlib.suppress(ProcessLookupError):
-                os.kill(self.pid, number)
+        """Send a signal to the child's main thread: in another one it would disturb a task that is not meant, and wake nobody."""
+        if not self.pid:
+            return
+        if hasattr(LIBC, "tgkill"):
+            LIBC.tgkill(self.pid, self.pid, number)
+            return
+        with contextlib.suppress(ProcessLookupError):
+            os.kill(self.pid, number)
 
     def let_go(self, i: int) -> set[int]:
         """Count no more on the thread of slot *i*, and return what it had not finished."""

@@ -158,7 +158,8 @@ def serve(runner: Runner, slot: ChildSlot) -> None:
             outcome = runner.run(job, slot.guard)
             if testimony.let_go:
                 return
-            slot.look_at(runner)
+            if slot.most_memory is not None or runner.left_behind:
+                slot.look_at(runner)
             unsent.append(outcome)
             if not testimony.record(encode_outcomes([outcome])) or time.monotonic() - since > FLUSH_AFTER:
                 flush(slot, unsent)

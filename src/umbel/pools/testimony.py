@@ -58,7 +58,7 @@ class Testimony:
         self._memory[end - len(frame) : end] = frame
         self._end += FRAME.size + len(frame)
         LENGTH.pack_into(self._memory, LENGTH_AT, self._end)
-        self.rest()
+        STARTED.pack_into(self._memory, STARTED_AT, 0)
         return True
 
     def clear(self) -> None:
