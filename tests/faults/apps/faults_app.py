@@ -14,6 +14,7 @@ from typing import Any
 from ledger_app import app, dies, early, holds_the_lock, note, quiet, work  # noqa: F401 - producers take them from here
 
 from umbel.drivers.redis import RedisBroker
+from umbel.pools import children
 from umbel.signals import task_received, worker_process_init, worker_ready
 
 app.conf.broker_connection_retry_on_startup = os.environ.get("FAULTS_RETRY", "1") == "1"
@@ -157,6 +158,8 @@ if os.environ.get("FAULTS_HANG") == "loop":
         if Path(os.environ["LEDGER"]).with_name("hang").exists():
             time.sleep(1000)
 
+
+children.TOO_SHORT = float(os.environ.get("FAULTS_TOO_SHORT", children.TOO_SHORT))
 
 if os.environ.get("FAULTS_SLOW_START"):
     note("starting")
