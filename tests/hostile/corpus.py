@@ -220,6 +220,8 @@ def forged_requests() -> dict[str, Message]:
         "later, body no base64": Message(envelope("a", eta=LATER), word="not base64"),
         "later, unknown marker": Message(envelope(eta=LATER, x={"__type__": "os", "__value__": 1}), word="Unsupported type"),
         "later": Message(envelope(eta=LATER), DELAYED),
+        "an endless time limit": Message(envelope(timelimit=[float("inf"), 1e300]), RUNS),
+        "a time limit that is no number": Message(envelope(timelimit=[float("nan"), None]), word="timelimit"),
         "attempts forged": Message(envelope(umbel_attempts=10**30, umbel_suspect="x"), RUNS),
         "attempts at the end": Message(envelope(umbel_attempts=2), RUNS),
         "waited forged": Message(envelope(umbel_waited=True, eta=LATER), RUNS),
