@@ -3,7 +3,7 @@
 import pytest
 
 LATER_OPTIONS = [
-    ("-B",), ("--beat",), ("-D",), ("--detach",), ("--autoscale", "10,3"), ("--autoscale=10",), ("-S", "state.db"),
+    ("-B",), ("--beat",), ("-D",), ("--detach",), ("--autoscale", "10,3"), ("--autoscale=10",),
     ("--pidfile", "x.pid"), ("--uid", "me"),
     ("-s", "beat.db"), ("--scheduler", "x:Y"),
 ]  # fmt: skip

@@ -15,14 +15,14 @@ POOLS_OF_CELERY = ("eventlet", "gevent", "custom")
 LEVELS = ("DEBUG", "INFO", "WARNING", "ERROR", "CRITICAL", "FATAL")
 
 # Options of Celery's that have no meaning here: there is no mingle, gossip or heartbeat to leave out, a slot that is free
-# is always found first, and children always come from the zygote.
+# is always found first, children always come from the zygote, and the broker remembers what was revoked.
 IGNORED_FLAGS = ("--without-gossip", "--without-mingle", "--without-heartbeat")
-IGNORED_VALUES = (("-O", "--optimization"), ("--heartbeat-interval",), ("--pool-start-method",))
+IGNORED_VALUES = (("-O", "--optimization"), ("--heartbeat-interval",), ("--pool-start-method",), ("-S", "--statedb"))
 
 LATER_FLAGS = (("-B", "--beat"), ("-D", "--detach"))
 LATER_VALUES = (
     ("--autoscale",), ("--executable",), ("--gid",), ("--pidfile",),
-    ("-s", "--schedule-filename", "--schedule"), ("--scheduler",), ("-S", "--statedb"),
+    ("-s", "--schedule-filename", "--schedule"), ("--scheduler",),
     ("--uid",), ("--umask",),
 )  # fmt: skip
 
