@@ -107,7 +107,7 @@ class Points:
         self.ids[queue] = [result.id for result in results]
 
     def hit(self, at: int) -> int:
-        """Start a worker that is killed at line *at*; 0: none. Return its process."""
+        """Start a worker that is killed at line *at*; 0 or less: none. Return its process."""
         queue = f"line-{at}"
         self.send(queue)
         if self.case == "child":
@@ -128,7 +128,7 @@ class Points:
             tracer = Tracer(IN_CHILD, None, at, dies)
             if not mark.exists() and os.getppid() != parent:
                 tracer.start()
-                if not at:
+                if at <= 0:
                     threading.Thread(target=counted, args=(tracer,), daemon=True).start()
 
         def counted(tracer: Tracer) -> None:
@@ -156,10 +156,12 @@ class Points:
         return [f"{self.case}, killed at line event {at}: {problem}" for problem in problems]
 
     def run(self) -> dict[str, Any]:
-        pid = self.hit(0)
-        assert os.waitpid(pid, 0)[1] == 0, "a worker that nobody kills did not end well"
-        problems = self.check(0)
-        total = int((self.folder / "count").read_text())
+        totals, problems = [], []
+        for at in (0, -1, -2):  # of three runs the shortest: what a busy machine adds is lines of waiting
+            assert os.waitpid(self.hit(at), 0)[1] == 0, "a worker that nobody kills did not end well"
+            problems += self.check(at)
+            totals.append(int((self.folder / "count").read_text()))
+        total = min(totals)
         stride = max(1, -(-total // self.most))
         points = list(range(1 + self.seed % stride, total + 1, stride))
         hits = 0

@@ -28,7 +28,7 @@ class Tracer:
         parts: files or folders below src/umbel whose lines count.
         begins: asked at each return of a function of these parts, with the name of the function and what it returns;
             None: it counts at once.
-        at: which line kills; 0: none, and `count` is how many there were.
+        at: which line kills; 0 or less: none, and `count` is how many there were.
     """
 
     def __init__(self, parts: list[str], begins: Callable[[str, Any], bool] | None, at: int, kill: Kill = killed) -> None:

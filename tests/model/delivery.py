@@ -303,7 +303,7 @@ class Delivery:
 
     def recover_answered(self, node: Node, wire: Wire) -> Node:
         taken = tuple(
-            Held(*each, status="ended", verb="bury" if each[3] >= self.most and not each[4] else "give back") for each in wire.reply
+            Held(*each, status="ended", verb="bury" if each[3] >= self.most else "give back") for each in wire.reply
         )  # fmt: skip
         return node._replace(number=node.number + bool(taken), held=(*node.held, *taken))
 

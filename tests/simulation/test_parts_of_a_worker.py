@@ -3,18 +3,25 @@
 import asyncio
 import contextlib
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 
 import pytest
 
+from umbel import Umbel
 from umbel.broker import Item, Settlement, Verb
 from umbel.drivers.memory import MemoryBackend, MemoryBroker
 from umbel.execution.link import Link
+from umbel.execution.report import Reporter
+from umbel.execution.runner import TaskRunner
 from umbel.execution.settle import Settler
 from umbel.ids import uuid
+from umbel.pools.solo import SoloPool
 from umbel.testing import Act, FakeClock, Fault, FaultyBroker
 from umbel.worker import lease as lease_module
+from umbel.worker.dispatcher import Dispatcher
 from umbel.worker.fetcher import Fetcher
 from umbel.worker.lease import Lease
+from umbel.worker.rate_limits import RateLimits
 from umbel.worker.revoked import RevokedTasks
 
 LEASE = 10.0
@@ -128,3 +135,27 @@ async def settled_once():
             await running
     assert broker.calls["settle"] == 4
     assert broker.depth(["q"])["q"].ready == 3
+
+
+def test_what_was_started_often_enough_is_buried_though_who_recovered_it_died_too():
+    asyncio.run(buried_after_two_recoveries())
+
+
+async def buried_after_two_recoveries():
+    app = Umbel("poison", broker=f"memory://{uuid()}", backend="memory://", set_as_current=False)
+    app.task(lambda: None, name="dies").delay()
+    app.broker.join("me", ["celery"], lease=60)
+    [delivery] = app.broker.fetch("celery", 1, owner="me", seq=1)
+    with ThreadPoolExecutor(1) as io:
+        settler = Settler(app.broker, app.backend, io, may_write=lambda: True, link=Link("broker"))
+        dispatcher = Dispatcher(
+            app.broker, SoloPool(TaskRunner(app, node="n")), settler, io, Reporter(app, app.conf.snapshot(), node="n"),
+            tasks=app.tasks, most_deliveries=3, prefetch=None, rates=RateLimits({}),
+        )  # fmt: skip
+        dispatcher.recovered(replace(delivery, attempts=3, suspect=True))
+        running = asyncio.create_task(settler.run())
+        await until(lambda: app.broker.depth(["celery"])["celery"].dead == 1)
+        running.cancel()
+        with contextlib.suppress(asyncio.CancelledError):
+            await running
+    app.close()

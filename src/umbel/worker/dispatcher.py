@@ -314,7 +314,7 @@ class Dispatcher:
 
     def recovered(self, delivery: Delivery) -> None:
         """Give back what a dead node had claimed; what has died too often is settled as failed and buried."""
-        if not delivery.suspect and delivery.attempts >= self._most:
+        if delivery.attempts >= self._most:  # also of a suspect: who recovered it before us may have died, too
             request = admit(delivery, self._tasks, self._clock(), limit=self._largest)
             if isinstance(request, Request):
                 exc = WorkerLostError("The worker was lost while the task ran.")
