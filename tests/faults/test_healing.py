@@ -155,8 +155,7 @@ KINDS = {
     "CLIENT PAUSE": client_pause, "LOADING": loading, "MASTERDOWN": master_down, "READONLY": read_only, "NOSCRIPT": script_flush,
     "OOM": out_of_memory, "WRONGTYPE": wrong_type, "data lost": data_lost,
 }  # fmt: skip
-# Lines for one fault: two calls are refused, the end of the lease and a lost claim are said too, several connections die one by one.
-SAID = {"WRONGTYPE": 2, "data lost": 3, "dead connections": 3}
+SAID = {"WRONGTYPE": 2, "data lost": 3}  # lines for one fault: two calls are refused; the end of the lease and a lost claim are said too
 OUTAGES = {"restart", "refused", "LOADING", "MASTERDOWN", "READONLY"}  # no call succeeds meanwhile
 
 

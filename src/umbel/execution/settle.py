@@ -172,19 +172,16 @@ class Settler:
                 logger.warning("The claim of %s on %r was lost; it runs elsewhere.", settlement.delivery.tag, settlement.delivery.queue)
 
     async def _carried_out(
-        self, call: str, function: Callable[[Sequence[T]], object], batch: Sequence[T], link: Link | None = None
+        self, kind: str, function: Callable[[Sequence[T]], object], batch: Sequence[T], link: Link | None = None
     ) -> bool:
         """Call *function* with *batch* in the thread; False if the server is away."""
-        link = link or self.link
         if not batch:
             return True
         try:
-            await asyncio.get_running_loop().run_in_executor(self._io, function, batch)
+            await (link or self.link).call(self._io, kind, function, batch)
         except OperationalError as exc:
             self._maybe_done = self._maybe_done or getattr(exc, "maybe_sent", False)
-            link.failed(call, exc)
             return False
-        link.answered(call)
         return True
 
 

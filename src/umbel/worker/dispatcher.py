@@ -151,15 +151,12 @@ class Dispatcher:
     async def _prepare(self, packet: Packet) -> None:
         """Write what must stand in the broker before these start: the mark of a suspect, or an early acknowledgement."""
         try:
-            kept = await asyncio.get_running_loop().run_in_executor(self._io, self._write_before, packet)
-        except OperationalError as exc:
-            link = self._settler.link
-            link.failed("mark the start of tasks", exc)
-            await link.pause(LOOK_EVERY)
+            kept = await self._settler.link.call(self._io, "mark the start of tasks", self._write_before, packet)
+        except OperationalError:
+            await self._settler.link.pause(LOOK_EVERY)
             self._unsent.difference_update(tag for tag, _ in packet.requests)
             self._inflight.back([tag for tag, _ in packet.requests])
             return
-        self._settler.link.answered("mark the start of tasks")
         self._unsent.difference_update(tag for tag, _ in packet.requests)
         kept &= self._inflight.sent.keys()  # all may have been forgotten meanwhile
         for tag, _ in packet.requests:

@@ -79,12 +79,9 @@ class Fetcher:
     async def _wait(self, queues: Sequence[str]) -> None:
         """Wait in the broker until there may be something to claim."""
         try:
-            await asyncio.get_running_loop().run_in_executor(self._io, self._broker.wait, self._lease.owner, queues, WAIT)
-        except BrokerUnavailable as exc:
-            self._lease.link.failed("wait for messages", exc)
+            await self._lease.link.call(self._io, "wait for messages", self._broker.wait, self._lease.owner, queues, WAIT)
+        except BrokerUnavailable:
             await self._lease.link.pause()
-        else:
-            self._lease.link.answered("wait for messages")
 
     async def _pause(self, seconds: float) -> None:
         self.wake.clear()
@@ -109,17 +106,15 @@ class Fetcher:
             call = Call(self._lease.owner, seq, room, self._settler.ride(queue), self.parked.get(queue, ()))
         self._unanswered[queue] = call
         try:
-            deliveries, news = await asyncio.get_running_loop().run_in_executor(self._io, self._fetch, queue, call)
+            deliveries, news = await self._lease.link.call(self._io, f"claim from {queue!r}", self._fetch, queue, call)
         except OwnerLost:
             self._unanswered.pop(queue, None)  # all may have been forgotten meanwhile
             if call.owner == self._lease.owner:
                 self._lease.lost()
             return 0
-        except BrokerUnavailable as exc:
-            self._lease.link.failed(f"claim from {queue!r}", exc)
+        except BrokerUnavailable:
             self._again[queue] = time.monotonic() + RETRY_AFTER
             return 0
-        self._lease.link.answered(f"claim from {queue!r}")
         self._unanswered.pop(queue, None)
         self._revoked.learn(news)
         if call.owner != self._lease.owner:

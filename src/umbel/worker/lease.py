@@ -32,7 +32,7 @@ class Lease:
         self._until = 0.0
         self.owner = ""
         self._joining = ""
-        self.link = Link("broker")
+        self.link = Link("broker", connected=False)
         self.unbroken_since: float | None = None  # since when every renewal has succeeded in time
         self.kept = False  # does a keeper renew beside us?
         self._renew_now = asyncio.Event()
@@ -89,7 +89,6 @@ class Lease:
             if not self._joining:
                 if await self._in_thread(self._ask):
                     self._granted(asked)
-                    self.link.answered("renew the lease")
                     return True
                 logger.error(
                     "The lease of %s lapsed and its tasks were given to others (it was stopped or cut off for more than %g s). "
@@ -100,11 +99,9 @@ class Lease:
             await self.join()
         except OwnerLost:
             return False
-        except OperationalError as exc:
-            self.link.failed("renew the lease", exc)
+        except OperationalError:
             self.unbroken_since = None
             return False
-        self.link.answered("renew the lease")
         return True
 
     def lost(self) -> None:
@@ -123,4 +120,4 @@ class Lease:
         self._broker.leave(self.owner, self.queues)
 
     async def _in_thread(self, function: Callable[..., bool | None], *args: str) -> bool | None:
-        return await asyncio.get_running_loop().run_in_executor(self._io, function, *args)
+        return await self.link.call(self._io, "renew the lease", function, *args)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import logging
 import time
 from collections.abc import Callable, Mapping
@@ -34,18 +35,20 @@ async def recover_dead(broker: Broker, io: Executor, lease: Lease, settle: Calla
         if since is None or boottime() - since < lease.lease or not lease.held():
             continue
         for queue in lease.queues:
-            try:
-                while (recovered := await call(io, broker.recover, queue, owner=lease.owner, limit=STEP)).deliveries or recovered.more:
-                    logger.warning("Recovered %d message(s) of a dead worker from %r.", len(recovered.deliveries), queue)
-                    for delivery in recovered.deliveries:
-                        settle(delivery)
-                    if not recovered.deliveries:
-                        break
-                lease.link.answered(f"recover claims on {queue!r}")
-            except OwnerLost:
-                break  # the lease is joining again
-            except OperationalError as exc:
-                lease.link.failed(f"recover claims on {queue!r}", exc)
+            with contextlib.suppress(OperationalError, OwnerLost):  # the link says so; the lease joins again
+                await recover_queue(broker, io, lease, queue, settle)
+
+
+async def recover_queue(broker: Broker, io: Executor, lease: Lease, queue: str, settle: Callable[[Delivery], None]) -> None:
+    """Take over all that dead nodes had claimed from *queue*, step by step."""
+    more = True
+    while more:
+        recovered = await lease.link.call(io, f"recover claims on {queue!r}", broker.recover, queue, owner=lease.owner, limit=STEP)
+        more = bool(recovered.deliveries)
+        if recovered.deliveries or recovered.more:
+            logger.warning("Recovered %d message(s) of a dead worker from %r.", len(recovered.deliveries), queue)
+        for delivery in recovered.deliveries:
+            settle(delivery)
 
 
 async def promote_delayed(broker: Broker, io: Executor, lease: Lease) -> None:
@@ -54,11 +57,9 @@ async def promote_delayed(broker: Broker, io: Executor, lease: Lease) -> None:
         wait = EVERY
         for queue in lease.queues:
             try:
-                due = await call(io, broker.promote, queue, limit=1000)
-            except OperationalError as exc:
-                lease.link.failed(f"promote on {queue!r}", exc)
+                due = await lease.link.call(io, f"promote on {queue!r}", broker.promote, queue, limit=1000)
+            except OperationalError:
                 continue
-            lease.link.answered(f"promote on {queue!r}")
             if due is not None:
                 wait = min(wait, max(0.05, due - time.time()))
         await asyncio.sleep(wait)
@@ -72,19 +73,13 @@ async def find_parked(broker: Broker, io: Executor, lease: Lease, tasks: Mapping
     while True:
         for queue in lease.queues:
             try:
-                known = await call(io, broker.parked_for, queue, list(tasks))  # which may change at any time
-            except OperationalError as exc:
-                lease.link.failed(f"find parked messages on {queue!r}", exc)
+                names = list(tasks)  # which may change at any time
+                known = await lease.link.call(io, f"find parked messages on {queue!r}", broker.parked_for, queue, names)
+            except OperationalError:
                 continue
-            lease.link.answered(f"find parked messages on {queue!r}")
             if known and not fetcher.parked.get(queue):
                 logger.info("Messages that were parked on %r are run here: %s.", queue, ", ".join(known))
             fetcher.parked[queue] = known
             if known:
                 fetcher.wake.set()
         await asyncio.sleep(EVERY)
-
-
-async def call(io: Executor, method: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
-    """Call a driver in its thread."""
-    return await asyncio.get_running_loop().run_in_executor(io, lambda: method(*args, **kwargs))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import time
 from collections.abc import Callable, Sequence
 from concurrent.futures import Executor
@@ -63,13 +64,10 @@ class RevokedTasks:
 
     async def watch(self, io: Executor, link: Link) -> None:
         """Look for news once a second, for ever: what runs may be among them."""
-        loop, pruned = asyncio.get_running_loop(), time.monotonic()
+        pruned = time.monotonic()
         while True:
-            try:
-                self.learn(await loop.run_in_executor(io, self._broker.revoked_since, self._mark))
-                link.answered("look for revoked tasks")
-            except OperationalError as exc:
-                link.failed("look for revoked tasks", exc)
+            with contextlib.suppress(OperationalError):
+                self.learn(await link.call(io, "look for revoked tasks", self._broker.revoked_since, self._mark))
             if time.monotonic() - pruned > PRUNE_EVERY:
                 self.prune()
                 pruned = time.monotonic()
