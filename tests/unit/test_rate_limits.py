@@ -157,6 +157,16 @@ def test_who_waits_is_forgotten_and_the_token_is_not():
     assert limits.take(100.05, free=1) == []
 
 
+def test_who_has_a_token_but_no_slot_is_given_to_others():
+    limits = RateLimits({"limited": TASK})
+    for number in range(3):
+        limits.hold(request(number), None, 100.0)
+    limits.take(100.0, free=1)
+    assert limits.stuck(101.0) == []
+    assert [each.glance.id for each in limits.stuck(101.2)] == ["1", "2"]
+    assert not len(limits)
+
+
 def test_a_turn_is_written_into_a_message():
     raw = request(1).delivery.raw
     assert turn_of(raw) is None

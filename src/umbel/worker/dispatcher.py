@@ -334,7 +334,7 @@ class Dispatcher:
             for slot in self._inflight.overdue():
                 self._inflight.back([job.tag for job in self._pool.take_back(slot)])
             self._pump()
-            self._give_back(self._inflight.stuck(STUCK_AFTER))
+            self._give_back([*self._inflight.stuck(STUCK_AFTER), *self._rates.stuck(time.monotonic())])
 
     def _give_back(self, requests: Sequence[Request], *, suspect: bool = False) -> None:
         """Give *requests* back to the heads of their queues; what was acknowledged early is sent again."""

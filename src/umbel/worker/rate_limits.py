@@ -76,6 +76,12 @@ class Bucket:
         before = (turn - now) / self.interval if self.interval else 0
         return PutOff(min(turn - now, AHEAD + before * SPACING), turn)
 
+    def clear(self) -> list[Request]:
+        """Take out who waits."""
+        waited = list(self.held)
+        self.held.clear()
+        return waited
+
 
 class RateLimits:
     """The buckets of one worker. Invariant: two starts of a task are never closer than its interval."""
@@ -138,13 +144,13 @@ class RateLimits:
         """Return when the next token comes that somebody waits for."""
         return min((bucket.free_at for bucket in self._buckets.values() if bucket.held), default=None)
 
+    def stuck(self, now: float) -> list[Request]:
+        """Take out who has a token and finds no free slot: another worker may have both."""
+        return [request for bucket in self._buckets.values() if bucket.free_at + HORIZON < now for request in bucket.clear()]
+
     def clear(self) -> list[Request]:
         """Forget who waits, and return them; the tokens stay as they are."""
-        waited: list[Request] = []
-        for bucket in self._buckets.values():
-            waited += bucket.held
-            bucket.held.clear()
-        return waited
+        return [request for bucket in self._buckets.values() for request in bucket.clear()]
 
     def __len__(self) -> int:
         return sum(len(bucket.held) for bucket in self._buckets.values())
