@@ -146,10 +146,15 @@ class RollingRestart(Nemesis):
             wait_for(lambda: node.is_ready() or not node.alive, READY)
             node.running.send(signal.SIGTERM)
             code = node.running.exit_code(30)
-            if code:
+            if code and not self.already_ending(node):
                 self.world.wrong.append(f"{node.name} ({node.pool}) ended with {code} when it was told to stop")
         self.world.start(node)
         yield []
+
+    def already_ending(self, node: Node) -> bool:
+        """Answer whether it was about to end with an error, as its zygote had just been killed."""
+        since = time.monotonic() - 40
+        return any(i.kind == KillZygote.kind and i.node == node.name and i.began > since for i in self.world.incidents)
 
 
 class BrokerKill(Nemesis):
@@ -190,12 +195,23 @@ class ClockStep(Nemesis):
 
     @contextlib.contextmanager
     def harm(self, node: Node) -> Iterator[list[int]]:
-        if self.world.shim:
-            self.world.step_clock(self.world.chance.uniform(-3, 3) * self.world.lease)
+        self.world.step_clock(self.world.chance.uniform(-3, 3) * self.world.lease)
         yield []
 
     def where(self, node: Node) -> str:
         return ""
+
+
+class NodeClockStep(Nemesis):
+    """The wall clock of one node jumps and stays so; leases and due times go by the clock of Redis."""
+
+    kind = "node-clock-step"
+    drivers = ("redis",)
+
+    @contextlib.contextmanager
+    def harm(self, node: Node) -> Iterator[list[int]]:
+        self.world.step_clock(self.world.chance.uniform(-3, 3) * self.world.lease, node.name)
+        yield []
 
 
 class Link(Nemesis):
@@ -318,10 +334,10 @@ class Locked(Nemesis):
 
 NEMESES: tuple[type[Nemesis], ...] = (
     KillChild, KillParent, KillZygote, KillKeeper, KillNode, StopTree, StopParent, RollingRestart, BrokerKill, BrokerStop, ClockStep,
-    Reset, Refuse, Freeze, HalfOpen, Drop, Delay, LostReply, DiskFull, Locked,
+    NodeClockStep, Reset, Refuse, Freeze, HalfOpen, Drop, Delay, LostReply, DiskFull, Locked,
 )  # fmt: skip
 # A node that is stopped, cut off or without a disk for longer than its lease is taken for dead: its tasks may run beside their repeats.
 # After a step of the clock a lease may seem over.
 SILENCING = frozenset(("stop-tree", "stop-parent", "refuse", "freeze", "half-open", "drop", "disk-full", "clock-step"))
 # These must not repeat what has ended.
-GENTLE = frozenset(("restart", "delay", "kill-keeper"))
+GENTLE = frozenset(("restart", "delay", "kill-keeper", "node-clock-step"))

@@ -97,8 +97,7 @@ class World:
     def __enter__(self) -> Self:
         self.chance = random.Random(self.seed)
         self.folder.mkdir(parents=True, exist_ok=True)
-        self.ledger, self.acks, self.skew = self.folder / "ledger", self.folder / "acks", self.folder / "skew"
-        self.skew.write_bytes(bytes(8))
+        self.ledger, self.acks = self.folder / "ledger", self.folder / "acks"
         self.shim = compile_shim(self.folder)
         self.server: PrivateRedis | None = None
         self._stack = contextlib.ExitStack()
@@ -112,7 +111,7 @@ class World:
     def _open(self) -> None:
         if self.driver == "redis":
             (self.folder / "redis").mkdir()
-            self.server = PrivateRedis(self.folder / "redis", servers.free_port(), env=self.clock_env() if self.shim else {})
+            self.server = PrivateRedis(self.folder / "redis", servers.free_port(), env=self.clock_env())
             self._stack.callback(self.server.end)
             self.server.start()
             self.url = self.server.url
@@ -137,12 +136,19 @@ class World:
     def _proxy(self) -> Proxy | None:
         return self._stack.enter_context(Proxy(self.url)) if self.driver == "redis" else None
 
-    def clock_env(self) -> dict[str, str]:
-        return {"LD_PRELOAD": str(self.shim), "CHAOS_SKEW": str(self.skew)}
+    def clock_env(self, node: str = "") -> dict[str, str]:
+        return {"LD_PRELOAD": str(self.shim), "CHAOS_SKEW": str(self._skew(node))} if self.shim else {}
 
-    def step_clock(self, seconds: float) -> None:
-        """Let the clock of the broker be *seconds* off; SQLite's is that of the workers."""
-        with self.skew.open("r+b") as file:
+    def _skew(self, node: str) -> Path:
+        """The file that says how far a clock is off: one for Redis and one for each node; SQLite's clock is that of all nodes."""
+        file = self.folder / f"skew-{node if self.driver == 'redis' else ''}"
+        if not file.exists():
+            file.write_bytes(bytes(8))
+        return file
+
+    def step_clock(self, seconds: float, node: str = "") -> None:
+        """Let the wall clock of the broker, or of one node, be *seconds* off."""
+        with self._skew(node).open("r+b") as file:
             file.write(struct.pack("q", int(seconds * 1e6)))
 
     def _env(self, url: str, node: str) -> Mapping[str, str]:
@@ -151,8 +157,7 @@ class World:
             **os.environ, "CHAOS_BROKER": url, "CHAOS_BACKEND": url, "CHAOS_LEDGER": str(self.ledger), "CHAOS_LEASE": str(self.lease),
             "CHAOS_NODE": node, "PYTHONUNBUFFERED": "1", "C_FORCE_ROOT": "1", "PYTHONPATH": path,
         }  # fmt: skip
-        if self.driver == "sqlite" and self.shim:
-            env |= self.clock_env()
+        env |= self.clock_env(node)
         env.pop("DJANGO_SETTINGS_MODULE", None)
         return env
 
