@@ -24,6 +24,13 @@ class RecoveringPromises(BrokerSuite):
         done = broker.recover(queue, owner="b", limit=10)
         assert (list(done.deliveries), done.more) == ([], False)
 
+    def test_an_owner_that_has_lapsed_itself_takes_nothing_from_itself(self, broker: Broker, queue: str) -> None:
+        (held,) = self.lapsed(broker, queue, claims=1)
+        assert not broker.recover(queue, owner="lost", limit=10).deliveries
+        assert self.total(broker, queue) == (0, 0, 1, 0, 0)
+        assert broker.renew("lost", [queue], lease=60)
+        assert broker.settle([settlement(held)]) == [True]
+
     def test_the_claims_of_a_lapsed_owner_become_the_heirs(self, broker: Broker, queue: str) -> None:
         lost = self.lapsed(broker, queue, claims=3)
         done = broker.recover(queue, owner="heir", limit=10)

@@ -21,7 +21,7 @@ if now / 1000 > tonumber(ARGV[4]) then return reply end
 local dead = redis.call('ZRANGE', reaped, 0, 0)[1]
 if not dead then
   dead = redis.call('ZRANGEBYSCORE', owners, '-inf', now / 1000, 'LIMIT', 0, 2)
-  dead = dead[1] == owner and dead[2] or dead[1]
+  dead = dead[dead[1] == owner and 2 or 1] -- never the caller itself, which may have lapsed, too
   if not dead then return reply end
   redis.call('ZREM', owners, dead)
   redis.call('ZADD', reaped, now / 1000, dead)
