@@ -26,7 +26,8 @@ NO_TESTS_COLLECTED = 5
 
 def main(arguments: list[str]) -> int:
     """Starts the servers, runs pytest once or twice, and returns the exit code."""
-    signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell may have started us with it ignored
+    signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell may have started us with these two ignored,
+    signal.signal(signal.SIGQUIT, signal.SIG_DFL)  # and programs that tests start, and then signal, would inherit that
     signal.signal(signal.SIGTERM, _leave)
     signal.signal(signal.SIGHUP, _leave)
     skipped: list[str] = []
