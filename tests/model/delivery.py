@@ -293,8 +293,8 @@ class Delivery:
         return node._replace(held=tuple(h for h in node.held if h.tag not in tags))
 
     def store_answered(self, node: Node, wire: Wire) -> Node:
-        fence = wire.what[3]
-        return node._replace(held=tuple(h._replace(status="stored") if h.fence == fence else h for h in node.held))
+        stored = wire.what[2:4]  # all messages of one claim share its fence
+        return node._replace(held=tuple(h._replace(status="stored") if (h.message, h.fence) == stored else h for h in node.held))
 
     def mark_answered(self, node: Node, wire: Wire) -> Node:
         if wire.reply:

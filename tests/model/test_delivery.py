@@ -22,6 +22,7 @@ NARROW = [
     {"outages": 1, "crashes": 1},
     {"suspensions": 1, "losses": 1},
     {"apart": True, "losses": 1},
+    {"apart": True, "messages": 2},
     {"apart": True, "slowness": 1},
 ]
 WIDE = [
