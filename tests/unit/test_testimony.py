@@ -60,3 +60,38 @@ def test_the_end_of_a_conversation_is_told():
             frames.receive(theirs)
         with pytest.raises(frames.Closed):
             frames.send(theirs, b"nobody reads this")
+
+
+def test_what_starts_while_the_parent_looks_does_not_seem_to_run_since_the_one_before():
+    """The parent would end it at once for its time limit."""
+    testimony = shared.Testimony()
+    testimony.start(7)
+    words = testimony._words
+
+    class Slowly:
+        def __getitem__(self, at: int) -> int:
+            value = words[at]
+            if value == 7:
+                testimony._words = words
+                testimony.rest()
+                testimony.start(8)
+            return value
+
+    testimony._words = Slowly()
+    assert testimony.running() == (0, 0.0)
+    assert testimony.running()[0] == 8
+
+
+def test_a_number_is_never_seen_in_parts():
+    """While it is written a hundred thousand times, the other process sees no zero that nobody wrote."""
+    testimony = shared.Testimony()
+    testimony.ask(1, shared.HARD)
+    pid = os.fork()
+    if pid == 0:
+        for tag in range(1, 100_000):
+            testimony.ask(tag, shared.HARD)
+        os._exit(0)
+    seen = set()
+    while os.waitpid(pid, os.WNOHANG)[0] == 0:
+        seen.update(testimony.asked() for _ in range(100))
+    assert {why for tag, why in seen if tag} == {shared.HARD}

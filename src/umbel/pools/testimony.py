@@ -5,11 +5,12 @@ sent, and the one message that had started. Only that one may lose an attempt. W
 here for how long that message has run, and writes which one is to be interrupted.
 
 Layout: `since` (seconds, CLOCK_MONOTONIC, which all processes share) and `started` (tag, 0: none); `asked` (by the
-parent: the tag to interrupt, and whether that is its hard limit); `spent` (the child wants to be replaced), `let go` (by
-the parent: this thread is to begin nothing more), `heard` (the child has looked at what was asked); `length` (bytes of
-outcomes), then the outcomes as length-prefixed frames. Numbers are native, so that each is written whole.
-Invariants: `since` is written before `started`, so nothing seems to run for longer than it does; `length` grows only
-after the frame behind it is written, so a half-written frame is never read.
+parent: the tag to interrupt, and why); `begun` (where many run at once: how many in all); `spent` (the child wants to be
+replaced), `let go` (by the parent: this thread is to begin nothing more), `heard` (the child has looked at what was asked);
+`length` (bytes of outcomes), then the outcomes as length-prefixed frames.
+Invariants: each number is written whole, in one step (`struct` would set it to zero first). `since` is written before
+`started`, and `started` is the same before and after it is read, so nothing seems to run for longer than it does; `length`
+grows only after the frame behind it is written, so a half-written frame is never read.
 """
 
 from __future__ import annotations
@@ -20,13 +21,11 @@ import time
 
 __all__ = ["Testimony"]
 
-STARTS = struct.Struct("@dQ")
-STARTED, STARTED_AT = struct.Struct("@Q"), 8
-SOFT, HARD, TERMINATE = 0, 1, 2
-ASKED, ASKED_AT = struct.Struct("@QQ"), 16
-SPENT_AT, LET_GO_AT, HEARD_AT = 32, 33, 34
-LENGTH, LENGTH_AT = struct.Struct("@Q"), 40
+SINCE, STARTED, ASKED, BEGUN, LENGTH = 0, 1, 2, 3, 5  # in words of eight bytes
+SPENT_AT, LET_GO_AT, HEARD_AT = 32, 33, 34  # in bytes: the fifth word
 HEAD = 48
+SOFT, HARD, TERMINATE = 0, 1, 2
+WHY = 2  # bits
 FRAME = struct.Struct("@I")
 SIZE = 1 << 16
 
@@ -36,18 +35,24 @@ class Testimony:
 
     def __init__(self) -> None:
         self._memory = mmap.mmap(-1, SIZE)
+        self._words, self._times = memoryview(self._memory).cast("Q"), memoryview(self._memory).cast("d")
         self._end = 0
-        self._answered = (0, 0)
+        self._answered = 0
 
     # The child
 
     def start(self, tag: int) -> None:
         """Say that *tag* starts now."""
-        STARTS.pack_into(self._memory, 0, time.monotonic(), tag)
+        self._times[SINCE] = time.monotonic()
+        self._words[STARTED] = tag
 
     def rest(self) -> None:
         """Say that nothing runs."""
-        STARTED.pack_into(self._memory, STARTED_AT, 0)
+        self._words[STARTED] = 0
+
+    def begin(self) -> None:
+        """Say that one more has begun, where many run at once."""
+        self._words[BEGUN] += 1
 
     def record(self, frame: bytes) -> bool:
         """Keep the outcome of what had started, and say that nothing runs. False: there is no room, send instead."""
@@ -57,28 +62,27 @@ class Testimony:
         FRAME.pack_into(self._memory, HEAD + self._end, len(frame))
         self._memory[end - len(frame) : end] = frame
         self._end += FRAME.size + len(frame)
-        LENGTH.pack_into(self._memory, LENGTH_AT, self._end)
-        STARTED.pack_into(self._memory, STARTED_AT, 0)
+        self._words[LENGTH] = self._end
+        self._words[STARTED] = 0
         return True
 
     def clear(self) -> None:
         """Forget the outcomes: they were sent."""
         self._end = 0
-        LENGTH.pack_into(self._memory, LENGTH_AT, 0)
+        self._words[LENGTH] = 0
 
     def asked(self) -> tuple[int, int]:
         """Return the tag to interrupt and why: for its soft (0) or hard (1) limit, or to terminate it (2); once. 0: nothing new."""
         self._memory[HEARD_AT] = 1
-        asked: tuple[int, int] = ASKED.unpack_from(self._memory, ASKED_AT)
+        asked = self._words[ASKED]
         if asked == self._answered:
             return 0, 0
         self._answered = asked
-        return asked
+        return asked >> WHY, asked & (1 << WHY) - 1
 
     def doomed(self) -> bool:
         """Is what runs now to be terminated?"""
-        tag, why = ASKED.unpack_from(self._memory, ASKED_AT)
-        return bool(tag) and why == TERMINATE and tag == self.running()[0]
+        return (running := self.running()[0]) != 0 and self._words[ASKED] == running << WHY | TERMINATE
 
     def tire(self) -> None:
         """Say that this child should be replaced."""
@@ -97,13 +101,18 @@ class Testimony:
 
     def running(self) -> tuple[int, float]:
         """Return what runs (0: nothing), and since when (time.monotonic)."""
-        since, tag = STARTS.unpack_from(self._memory, 0)
-        return tag, since
+        tag, since = self._words[STARTED], self._times[SINCE]
+        return (tag, since) if tag == self._words[STARTED] else (0, 0.0)
+
+    @property
+    def begun(self) -> int:
+        """Return how many have begun, where many run at once."""
+        return self._words[BEGUN]
 
     def ask(self, tag: int, why: int) -> None:
         """Name the tag to interrupt, and why, for the signal that is sent next."""
         self._memory[HEARD_AT] = 0
-        ASKED.pack_into(self._memory, ASKED_AT, tag, why)
+        self._words[ASKED] = tag << WHY | why
 
     @property
     def heard(self) -> bool:
@@ -113,7 +122,7 @@ class Testimony:
     @property
     def may_ask(self) -> bool:
         """Was the last that was asked heard? There is room for one."""
-        return self.heard or not ASKED.unpack_from(self._memory, ASKED_AT)[0]
+        return self.heard or not self._words[ASKED]
 
     @property
     def spent(self) -> bool:
@@ -122,8 +131,7 @@ class Testimony:
 
     def read(self) -> tuple[int, list[bytes]]:
         """Return the tag that had started (0: none) and the outcomes that were not sent."""
-        (started,) = STARTED.unpack_from(self._memory, STARTED_AT)
-        (length,) = LENGTH.unpack_from(self._memory, LENGTH_AT)
+        started, length = self._words[STARTED], self._words[LENGTH]
         frames, at = [], HEAD
         while at < HEAD + length:
             (size,) = FRAME.unpack_from(self._memory, at)
@@ -139,4 +147,6 @@ class Testimony:
 
     def close(self) -> None:
         """Unmap the memory."""
+        self._words.release()
+        self._times.release()
         self._memory.close()
