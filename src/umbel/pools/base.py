@@ -6,7 +6,7 @@ import asyncio
 import os
 import signal
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 from typing import NamedTuple, Protocol
 
@@ -41,6 +41,7 @@ class Death:
     vague: bool  # several ran at once: any of the others may have started too
     peak_memory: int = 0  # bytes that it held at most, it or a program that it ran; 0: not known
     traceback: str = ""  # the stacks of its threads at a fatal signal; '' if it left none
+    ended_by_us: bool = False  # because of a task that is told of by `on_ended`: what ran beside it is not to blame
 
     def __str__(self) -> str:
         """Say how it ended, with everything that is known of it."""
@@ -82,7 +83,7 @@ class Listener(Protocol):
     def on_ended(self, tag: int, traceback: str) -> None:
         """What `Pool.end_task` was asked for is done; *traceback* says where the task was, if that is known."""
 
-    def on_returned(self, tags: set[int]) -> None:
+    def on_returned(self, tags: Iterable[int]) -> None:
         """These were sent and will not be begun where they are."""
 
     def on_ready(self) -> None:

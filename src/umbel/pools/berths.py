@@ -9,22 +9,43 @@ from __future__ import annotations
 import contextlib
 import ctypes
 import os
+import resource
 import signal
 import socket
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from itertools import islice
 
+from umbel.exceptions import ImproperlyConfigured
 from umbel.execution.outcome import Job, Outcome, decode_jobs, decode_outcomes, encode_jobs
 from umbel.pools import frames
 from umbel.pools.base import Running, Slot
 from umbel.pools.evidence import LastTraceback
 from umbel.pools.testimony import Testimony
 
-__all__ = ["Berth", "Place"]
+__all__ = ["Berth", "Place", "make_room"]
 
 LIBC = ctypes.CDLL(None)
 LEAVE = encode_jobs([])  # a packet without jobs: the child ends when it has finished what came before
+EACH, OTHERS = 6, 256  # descriptors: of one slot, with both berths, and of everything else in the worker
+
+
+def make_room(slots: int) -> None:
+    """See that this process may open as many descriptors as *slots* need.
+
+    Raises:
+        ImproperlyConfigured: the system does not allow so many.
+    """
+    need, (soft, hard) = slots * EACH + OTHERS, resource.getrlimit(resource.RLIMIT_NOFILE)
+    if soft == resource.RLIM_INFINITY or soft >= need:
+        return
+    if hard != resource.RLIM_INFINITY and hard < need:
+        raise ImproperlyConfigured(
+            f"A concurrency of {slots} needs {need} open files; this process may have {hard}. Lower the concurrency, use -P asyncio, "
+            "or raise the limit (`ulimit -Hn`, LimitNOFILE= of systemd)."
+        )
+    resource.setrlimit(resource.RLIMIT_NOFILE, (need, hard))
 
 
 @dataclass(slots=True, eq=False)
@@ -45,6 +66,8 @@ class Berth:
     served: bool = False  # it has run something
     tired: bool = False  # it is to be replaced
     left: int | None = None  # how many jobs it may still get; None: any number
+    unbegun: dict[int, None] = field(default_factory=dict)  # where many run at once: what has not begun, in the order of its sending
+    begun: int = 0  # how many were taken out of that as begun
     ending: set[int] = field(default_factory=set)  # tags that are being ended by force
     stuck: set[int] = field(default_factory=set)  # slots whose thread goes on with what was ended for the parent
 
@@ -86,6 +109,7 @@ class Berth:
             return False
         now = time.monotonic()
         self.tags[i].update((job.tag, now) for job in jobs)
+        self.unbegun.update((job.tag, None) for job in jobs)
         if self.left is not None:
             self.left -= len(jobs)
         return True
@@ -102,7 +126,12 @@ class Berth:
     def finished(self, i: int, frame: bytes) -> list[Outcome]:
         """Return the outcomes in *frame*, but for those that nobody waits for, or that came too late: an end by force is not undone."""
         self.served = True
-        return [o for o in decode_outcomes(frame) if o.tag not in self.ending and self.tags[i].pop(o.tag, None) is not None]
+        outcomes = decode_outcomes(frame)
+        for outcome in outcomes:
+            if outcome.tag in self.unbegun:  # it was over before anybody saw that it had begun
+                del self.unbegun[outcome.tag]
+                self.begun += 1
+        return [o for o in outcomes if o.tag not in self.ending and self.tags[i].pop(o.tag, None) is not None]
 
     def take_back(self, i: int) -> list[Job]:
         """Take out what the child has not begun to read."""
@@ -112,6 +141,7 @@ class Berth:
                 jobs += decode_jobs(frames.receive(self.theirs[i], socket.MSG_DONTWAIT))
         for job in jobs:
             self.tags[i].pop(job.tag, None)
+            self.unbegun.pop(job.tag, None)
         if self.left is not None:
             self.left += len(jobs)
         if self.leaving and self.pid:
@@ -143,6 +173,8 @@ class Berth:
         """Count no more on the thread of slot *i*, and return what it had not finished."""
         self.stuck.add(i)
         held, self.tags[i] = set(self.tags[i]), {}
+        for tag in held:
+            self.unbegun.pop(tag, None)
         return held
 
     def kill(self) -> None:
@@ -151,15 +183,26 @@ class Berth:
         self.signal(signal.SIGKILL)
 
     def runs(self, slots: Sequence[Slot], *, testified: bool) -> list[Running]:
-        """Return what has started, as the child has *testified* or, where many run at once, as it was sent."""
+        """Return what has started, as the child has *testified* or, where many run at once, since it was seen to have begun."""
         if not testified:
-            return [Running(slot, tag, since) for slot, tags in zip(slots, self.tags, strict=True) for tag, since in tags.items()]
+            self._see_begun()
+            return [Running(slots[0], tag, since) for tag, since in self.tags[0].items() if tag not in self.unbegun]
         said = [testimony.running() for testimony in self.testimonies]
         return [Running(slot, tag, at) for slot, (tag, at), tags in zip(slots, said, self.tags, strict=True) if tag in tags]
 
+    def _see_begun(self) -> None:
+        """Take note of what has begun; only its number is known, as it begins in the order in which it was sent."""
+        now, seen = time.monotonic(), self.testimonies[0].begun
+        for tag in list(islice(self.unbegun, max(0, seen - self.begun))):
+            del self.unbegun[tag]
+            if tag in self.tags[0]:
+                self.tags[0][tag] = now
+        self.begun = max(self.begun, seen)
+
     def reset(self) -> None:
         """Make it ready for the next child."""
-        self.pid = 0
+        self.pid = self.begun = 0
+        self.unbegun.clear()
         self.ending.clear()
         self.stuck.clear()
         for testimony, tags in zip(self.testimonies, self.tags, strict=True):

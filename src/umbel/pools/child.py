@@ -211,6 +211,7 @@ async def serve_loop(runner: Runner, slot: ChildSlot, concurrency: int) -> None:
             break
         for job in jobs:
             await free.acquire()
+            slot.testimony.begin()
             task = running[job.tag] = loop.create_task(run(job))
             task.add_done_callback(partial(forget, running, job.tag))
     if running:

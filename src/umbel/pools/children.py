@@ -20,7 +20,7 @@ from umbel.execution.limits import GRACE
 from umbel.execution.outcome import Job
 from umbel.pools import frames
 from umbel.pools.base import Death, Listener, Pool, Running, Slot
-from umbel.pools.berths import Berth, Place
+from umbel.pools.berths import Berth, Place, make_room
 from umbel.pools.child import INTERRUPT, ChildSlot, Runner, live
 from umbel.pools.evidence import ASK
 from umbel.pools.testimony import HARD, SOFT, TERMINATE
@@ -53,6 +53,7 @@ class ChildPool(Pool):
         self.name = name
         self.grace, self.sees_to_limits = (0.0 if name == "processes" else GRACE), name == "asyncio"
         self._runner, self._most_tasks, self._most_memory = runner, most_tasks, most_memory
+        make_room(places * slots)
         self._places = [Place.build(number, slots, capacity) for number in range(1, places + 1)]
         self._berths = {berth.number: (place, berth) for place in self._places for berth in place.berths}
         self.slots = [slot for place in self._places for slot in place.slots]
@@ -97,8 +98,13 @@ class ChildPool(Pool):
     def _order(self, berth: Berth) -> None:
         """Ask the zygote for a child."""
         if not self._stopping and self._zygote is not None and not (berth.pid or berth.ordered):
-            with contextlib.suppress(OSError):
+            try:
                 self._zygote.spawn(berth.number)
+            except BlockingIOError:  # it has so many orders that no more fit
+                self._loop.call_later(LOOK_AGAIN, self._order, berth)
+            except OSError:
+                return  # it is gone: its end is told by its socket
+            else:
                 berth.ordered = True
 
     def _came(self, place: Place, berth: Berth, pid: int) -> None:
@@ -200,9 +206,13 @@ class ChildPool(Pool):
         for tag in by_us:
             self._listener.on_ended(tag, traceback)
         if not expected:
-            vague = not by_us and place.slots[0].capacity > 1
-            started, status = (frozenset(), int(signal.SIGKILL)) if by_us else (started, status)
-            self._listener.on_death(Death(self._name_of(place), place.slots, pid, status, held, started, unread, vague, peak, traceback))
+            vague, ours = place.slots[0].capacity > 1, bool(by_us)
+            status = int(signal.SIGKILL) if ours else status
+            self._listener.on_death(
+                Death(self._name_of(place), place.slots, pid, status, held, started, unread, vague, peak, traceback, ended_by_us=ours)
+            )
+        elif held and not self._stopping:
+            self._listener.on_returned(held)  # sent when it was killed already, and its end not yet known
         self._fill(place, berth, max(0.0, TOO_SHORT - (time.monotonic() - since)) if broken else 0.0)
 
     def _last_outcomes(self, place: Place, berth: Berth) -> frozenset[int]:

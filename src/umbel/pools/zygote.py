@@ -85,10 +85,13 @@ def attend(control: socket.socket, live: Callable[[int], None]) -> None:
     signal.signal(signal.SIGCHLD, lambda *_: None)
     signal.set_wakeup_fd(wakee.fileno(), warn_on_full_buffer=False)
     children: dict[int, int] = {}  # pid -> number
+    poll = select.poll()  # unlike `select` it knows descriptors above 1023, which a worker of many slots has
+    poll.register(control, select.POLLIN)
+    poll.register(waker, select.POLLIN)
     try:
         while True:
-            ready, _, _ = select.select([control, waker], [], [])
-            if control in ready:
+            ready = {number for number, _ in poll.poll()}
+            if control.fileno() in ready:
                 order = control.recv(ORDER.size)
                 if not order:
                     return
@@ -96,7 +99,7 @@ def attend(control: socket.socket, live: Callable[[int], None]) -> None:
                 pid = fork_child(number, control, live)
                 children[pid] = number
                 control.send(REPORT.pack(number, pid, -1, 0))
-            if waker in ready:
+            if waker.fileno() in ready:
                 waker.recv(4096)
                 reap(control, children)
     except (BrokenPipeError, ConnectionResetError):

@@ -34,8 +34,9 @@ class Bell:
 
     def wait(self, seconds: float) -> bool:
         """Wait for a change, at most this long; answer whether there was one."""
-        ready, _, _ = select.select([self._descriptor], [], [], seconds)
-        return bool(ready) and self._read()
+        poll = select.poll()  # unlike `select` it knows descriptors above 1023, which a busy web server has
+        poll.register(self._descriptor, select.POLLIN)
+        return bool(poll.poll(seconds * 1000)) and self._read()
 
     def _read(self) -> bool:
         """Take all events, and answer whether one is of our files: others may live in the folder."""

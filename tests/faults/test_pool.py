@@ -1,0 +1,171 @@
+"""A pool of children by itself, with a listener that writes down what it is told."""
+
+import asyncio
+import contextlib
+import os
+import resource
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterable, Iterator
+
+import pytest
+
+from umbel.exceptions import ImproperlyConfigured
+from umbel.execution.limits import GRACE
+from umbel.execution.outcome import Action, Job, Outcome
+from umbel.pools.base import Death, Slot
+from umbel.pools.children import ChildPool
+
+pytestmark = pytest.mark.timeout(60)
+
+
+class Script:
+    """Runs jobs whose message is one word."""
+
+    left_behind = False
+
+    def __init__(self, start: Callable[[], None] = lambda: None) -> None:
+        self._start = start
+
+    def run(self, job: Job, guard: object = None) -> Outcome:
+        if job.raw == b"hang":
+            time.sleep(60)
+        return Outcome(job.tag, Action.ACK, "SUCCESS", 0.0, str(os.getpid()).encode())
+
+    async def arun(self, job: Job, executor: object) -> Outcome:
+        if job.raw == b"hold":
+            time.sleep(60)  # noqa: ASYNC251 - this is the fault
+        return Outcome(job.tag, Action.ACK, "SUCCESS", 0.0)
+
+    def starts_child(self, name: str) -> None:
+        self._start()
+
+    def ends_child(self, exitcode: int) -> None:
+        """Do nothing."""
+
+
+class Notes:
+    """Hears."""
+
+    def __init__(self) -> None:
+        self.outcomes: list[Outcome] = []
+        self.returned: list[int] = []
+        self.ended: list[int] = []
+        self.deaths: list[Death] = []
+
+    def on_outcomes(self, slot: Slot, outcomes: list[Outcome]) -> None:
+        self.outcomes += outcomes
+
+    def on_death(self, death: Death) -> None:
+        self.deaths.append(death)
+
+    def on_ended(self, tag: int, traceback: str) -> None:
+        self.ended.append(tag)
+
+    def on_returned(self, tags: Iterable[int]) -> None:
+        self.returned += tags
+
+    def on_ready(self) -> None:
+        """Do nothing."""
+
+
+@contextlib.contextmanager
+def pool_of(name: str, concurrency: int, runner: Script | None = None) -> Iterator[ChildPool]:
+    pool = ChildPool(name, runner or Script(), concurrency=concurrency)
+    pool.fork()
+    try:
+        yield pool
+    finally:
+        pool.close()
+
+
+async def until(condition: Callable[[], object]) -> None:
+    async with asyncio.timeout(30):
+        while not condition():  # noqa: ASYNC110 - what it waits for happens in other processes
+            await asyncio.sleep(0.005)
+
+
+def test_what_was_sent_to_a_child_that_is_killed_already_comes_back():
+    """After a lost lease the worker joins and claims again, perhaps before the end of its old children is known."""
+
+    async def body(pool: ChildPool) -> Notes:
+        notes = Notes()
+        pool.start(asyncio.get_running_loop(), notes)
+        slot = pool.slots[0]
+        await until(lambda: slot.pid)
+        pool.send(slot, [Job(1, 0, b"hang")])
+        await until(pool.runs)
+        pool.kill()
+        assert pool.send(slot, [Job(2, 0, b"")]) in {0, 1}
+        await until(lambda: notes.returned or notes.outcomes)
+        return notes
+
+    with pool_of("processes", 1) as pool:
+        notes = asyncio.run(body(pool))
+    assert notes.returned == [2]
+
+
+def test_a_limit_counts_on_a_loop_from_when_the_task_begins_there():
+    """What waits in the socket for a child that starts slowly, or for a loop that is held up, has not begun."""
+    read, write = os.pipe()
+
+    async def body(pool: ChildPool) -> None:
+        notes = Notes()
+        pool.start(asyncio.get_running_loop(), notes)
+        slot = pool.slots[0]
+        await until(lambda: slot.pid)
+        pool.send(slot, [Job(1, 0, b"hold")])
+        await asyncio.sleep(2 * GRACE)
+        assert pool.runs() == []
+        began = time.monotonic()
+        os.write(write, b"go")
+        await until(lambda: [job.tag for job in pool.runs()] == [1])
+        assert all(job.since >= began for job in pool.runs())
+        pool.send(slot, [Job(3, 0, b"")])
+        assert [job.tag for job in pool.runs()] == [1]
+        assert [job.tag for job in pool.take_back(slot)] == [3]
+        pool.send(slot, [Job(4, 0, b"")])
+        pool.end_task(slot, 1)
+        await until(lambda: notes.deaths)
+        assert (notes.ended, notes.deaths[0].held, notes.deaths[0].unread) == ([1], {4}, {4})
+        await until(lambda: slot.pid)
+        os.write(write, b"go")
+        pool.send(slot, [Job(5, 0, b"")])
+        await until(lambda: notes.outcomes)
+        assert [outcome.tag for outcome in notes.outcomes] == [5]
+
+    with pool_of("asyncio", 4, Script(lambda: os.read(read, 2))) as pool:
+        asyncio.run(body(pool))
+    os.close(read)
+    os.close(write)
+
+
+MANY = """
+import asyncio, resource, sys
+from tests.faults.test_pool import Job, Notes, pool_of, until
+async def body(pool):
+    notes = Notes()
+    pool.start(asyncio.get_running_loop(), notes)
+    await until(lambda: all(slot.pid for slot in pool.slots))
+    for tag, slot in enumerate(pool.slots, 1):
+        assert pool.send(slot, [Job(tag, 0, b"")]) == 1
+    await until(lambda: len(notes.outcomes) == len(pool.slots))
+    print(len({outcome.meta for outcome in notes.outcomes}))
+resource.setrlimit(resource.RLIMIT_NOFILE, (256, resource.getrlimit(resource.RLIMIT_NOFILE)[1]))
+with pool_of(sys.argv[1], int(sys.argv[2])) as pool:
+    asyncio.run(body(pool))
+"""
+
+
+@pytest.mark.parametrize(("name", "slots", "children"), [("threads", 300, 1), pytest.param("processes", 300, 300, marks=pytest.mark.slow)])
+def test_a_pool_of_hundreds_of_slots_starts_whatever_number_of_open_files_is_usual(name, slots, children):
+    """Their descriptors are numbers above those that `select` knows, and more than the usual limit."""
+    said = subprocess.run([sys.executable, "-c", MANY, name, str(slots)], check=True, capture_output=True, text=True, timeout=50).stdout
+    assert said == f"{children}\n"
+
+
+def test_a_pool_for_which_the_system_has_too_few_open_files_says_what_to_do(monkeypatch):
+    monkeypatch.setattr(resource, "getrlimit", lambda _: (1024, 1024))
+    with pytest.raises(ImproperlyConfigured, match="A concurrency of 500 needs 3256 open files; this process may have 1024"):
+        ChildPool("threads", Script(), concurrency=500)
