@@ -1,6 +1,7 @@
 """No task outlives its limits, whatever it does and wherever it runs."""
 
 import json
+import signal
 from collections import Counter
 
 import pytest
@@ -130,3 +131,19 @@ def test_a_task_that_wants_its_time_outs_kept_is_kept_as_a_dead_letter(on_file):
         wait_for(lambda: "dead=1" in on_file.depth(), 10, on_file.depth)
         stop(worker)
     assert letters(on_file) == ["failed: TimeLimitExceeded(0.3)"]
+
+
+def test_what_must_not_be_repeated_is_not_when_its_child_is_ended_for_another_task(on_file):
+    """Both run in threads of one child. The one with a limit holds the interpreter's lock, so the child must go."""
+    send(on_file, "early.apply_async((1, 30), task_id='once'); blocks.delay(2)")
+    with start(on_file, "-P", "threads", "-c", "3") as worker:
+        wait_for(lambda: on_file.times("started 1") == on_file.times("starts 2") == 1, 20, on_file.logs)
+        send(on_file, "holds.apply_async((3,), time_limit=0.3, task_id='holds')")
+        found = ended(on_file, "once", "holds")
+        wait_for(lambda: on_file.times("starts 2") == 2, 20, on_file.logs)
+        worker.send(signal.SIGQUIT)
+        worker.exit_code()
+    assert found["holds"][:2] == ["FAILURE", HARD]
+    assert found["once"][0] == "FAILURE"
+    assert "Worker exited prematurely" in found["once"][1]
+    assert on_file.times("started 1") == 1

@@ -250,6 +250,8 @@ class Dispatcher:
         pool_log.error("Process %r pid:%d exited with '%s'", death.name, death.pid, ended(death.status))
         # Invariant: what is being prepared keeps its slot, or it would be sent twice. The pool has not seen it.
         started = death.started | (death.held - death.unread if death.vague else frozenset())
+        if death.ended_by_us:  # what had begun begins again, but for what must not be repeated
+            started = frozenset(tag for tag in started if (found := self._inflight.sent.get(tag)) and found[0].acked)
         certain = len(started) == 1 and not death.vague
         for slot in death.slots:
             slot.stalled = False
