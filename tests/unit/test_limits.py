@@ -1,6 +1,7 @@
 """Limits: which ones hold, and that nothing is raised but in the task."""
 
 import asyncio
+import contextlib
 import threading
 import time
 from types import SimpleNamespace
@@ -9,7 +10,9 @@ import pytest
 
 from umbel.exceptions import SoftTimeLimitExceeded
 from umbel.execution.limits import Guard, HardLimit, Limits, bounded, limits_of
+from umbel.pools.base import Running, Slot
 from umbel.pools.evidence import shortened
+from umbel.worker.limits import TimeLimits
 
 
 @pytest.mark.parametrize(
@@ -145,3 +148,45 @@ Extension modules: a, b"""
     assert shortened(text) == (
         'Fatal Python error: Segmentation fault\nCurrent thread 0x02 (most recent call first):\n  File "/x/tasks.py", line 3 in f'
     )
+
+
+def test_a_coroutine_that_is_cancelled_from_outside_has_cleaned_up_when_that_is_told_and_one_that_goes_on_is_known():
+    async def cleans_up(said):
+        try:
+            await asyncio.sleep(60)
+        finally:
+            await asyncio.sleep(0)
+            said.append("cleaned")
+
+    async def goes_on(said):
+        while "over" not in said:
+            with contextlib.suppress(asyncio.CancelledError):
+                await asyncio.sleep(60)
+
+    async def body(task, said):
+        steps = asyncio.current_task()
+        asyncio.get_running_loop().call_later(0.01, steps.cancel)
+        with pytest.raises(asyncio.CancelledError):
+            await bounded(task(said), Limits(30, None), lambda: None, lambda: said.append("left"))
+        found = list(said)
+        said.append("over")
+        return found
+
+    assert asyncio.run(body(cleans_up, [])) == ["cleaned"]
+    assert asyncio.run(body(goes_on, [])) == ["left"]
+
+
+def test_what_was_forgotten_and_still_runs_is_not_looked_at():
+    """A solo worker that lost its lease cannot end the task that runs in its own thread."""
+    slot, told = Slot(1, 1), []
+    pool = SimpleNamespace(
+        name="solo", grace=0.0, sees_to_limits=False, runs=lambda: [Running(slot, 1, time.monotonic() - 5)],
+        interrupt=lambda slot, tag, *, hard: told.append((tag, hard)), end_task=lambda slot, tag: told.append(tag),
+    )  # fmt: skip
+    task = SimpleNamespace(run=len, name="t")
+    sent = {1: (SimpleNamespace(limits=lambda: Limits(10, 2), task=task, glance=SimpleNamespace(id="a")), slot)}
+    limits = TimeLimits(pool, sent)
+    limits.look()
+    sent.clear()
+    limits.look()
+    assert told == [(1, False)]

@@ -179,9 +179,11 @@ async def bounded(coroutine: Coroutine[Any, Any, Any], limits: Limits, on_soft: 
     steps = Steps(coroutine)
     try:
         ended = await climb(steps.task, limits, steps.interrupt, on_soft)
-    finally:
-        if not steps.task.done():
-            steps.task.cancel()
+    except asyncio.CancelledError:
+        steps.task.cancel()
+        if not (await asyncio.wait({steps.task}, timeout=GRACE))[0]:
+            on_left()
+        raise
     if not ended:
         on_left()
         raise HardLimit

@@ -34,7 +34,7 @@ class TimeLimits:
         self._done = {tag: step for tag, step in self._done.items() if tag in limits}
         for job in running:
             found = limits[job.tag]
-            if found is not None:
+            if found is not None and job.tag in self._sent:  # what was forgotten may still run, where nothing can end it
                 self._look_at(job, found, now - job.since)
 
     def _of(self, tag: int) -> Limits | None:
