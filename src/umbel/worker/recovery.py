@@ -45,7 +45,7 @@ async def recover_queue(broker: Broker, io: Executor, lease: Lease, queue: str, 
     while more:
         recovered = await lease.link.call(io, f"recover claims on {queue!r}", broker.recover, queue, owner=lease.owner, limit=STEP)
         more = bool(recovered.deliveries)
-        if recovered.deliveries or recovered.more:
+        if recovered.deliveries:
             logger.warning("Recovered %d message(s) of a dead worker from %r.", len(recovered.deliveries), queue)
         for delivery in recovered.deliveries:
             settle(delivery)

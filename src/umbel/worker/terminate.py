@@ -31,7 +31,8 @@ class Terminations:
         for tag, (request, _) in self._sent.items():
             name = signals.get(request.glance.id)
             if name is not None:
-                self._wanted.setdefault(tag, getattr(signal, name, signal.SIGTERM))  # a name that only the sender's system has
+                # A name that only the sender's system has, or that is no signal's, means SIGTERM.
+                self._wanted.setdefault(tag, signal.Signals.__members__.get(name, signal.SIGTERM))
         self.look()
 
     def look(self) -> None:
