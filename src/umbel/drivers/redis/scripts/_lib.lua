@@ -77,7 +77,9 @@ end
 
 -- ttl is in ms, '' means for ever. The channel has the name of the key, as Celery's readers expect.
 local function store(key, channel, state, fence, ttl, meta)
-  if refused(redis.call('GET', key), state, tonumber(fence)) then return 0 end
+  local stored = redis.pcall('GET', key)
+  if type(stored) == 'table' then stored = nil end -- of another type: not a document of anybody's, and SET replaces it
+  if refused(stored, state, tonumber(fence)) then return 0 end
   if ttl == '' then
     redis.call('SET', key, meta)
   else
@@ -113,6 +115,8 @@ end
 
 -- Carry out one settlement, described by ARGV from position at. Returns 1 or 0 (claim not held), and the next position.
 -- ARGV: tag verb nfields fields... nrecords (key channel state fence ttl meta)... nfollow (base list due step raw)...
+-- Invariant: the claim is removed last. A script that fails half-way (a list that is of another type) undoes nothing: what it
+-- had done may then be repeated, but the message is not lost.
 local function settle(base, claims, lists, at, now)
   local tag, verb, nfields = ARGV[at], ARGV[at + 1], tonumber(ARGV[at + 2])
   local f = at + 3
@@ -121,7 +125,8 @@ local function settle(base, claims, lists, at, now)
   local nfollow = tonumber(ARGV[r + nrecords * 6])
   local w = r + nrecords * 6 + 1
   local after = w + nfollow * 5
-  if redis.call('HDEL', claims, tag, 's:' .. tag) == 0 then return 0, after end
+  local writes = verb ~= 'A' or nrecords + nfollow > 0
+  if writes and redis.call('HEXISTS', claims, tag) == 0 then return 0, after end
   for i = 0, nrecords - 1 do
     local o = r + i * 6
     store(ARGV[o], ARGV[o + 1], ARGV[o + 2], ARGV[o + 3], ARGV[o + 4], ARGV[o + 5])
@@ -140,5 +145,5 @@ local function settle(base, claims, lists, at, now)
   elseif verb == 'P' then
     put_away(base, 'parked', ARGV[f], ARGV[f + 1], ARGV[f + 2], string.sub(tag, -1), ARGV[f + 3], now)
   end
-  return 1, after
+  return redis.call('HDEL', claims, tag, 's:' .. tag) == 0 and 0 or 1, after
 end
