@@ -37,14 +37,14 @@ def claimed(broker):
 
 
 def test_a_result_key_of_another_type_is_replaced_and_the_retry_is_kept(broker, backend, redis_url):
-    delivery, id = claimed(broker), uuid()
+    delivery, task_id = claimed(broker), uuid()
     assert broker.settles_with(backend)
     with contextlib.closing(Redis.from_url(redis_url)) as client:
-        client.rpush(backend.prefix + id, "not a result")
-    record = Record(id=id, state="RETRY", meta=b'{"status": "RETRY"}', fence=delivery.fence)
+        client.rpush(backend.prefix + task_id, "not a result")
+    record = Record(id=task_id, state="RETRY", meta=b'{"status": "RETRY"}', fence=delivery.fence)
     again = Item(raw=b'{"two": 2}', queue="celery", id=uuid())
     assert broker.settle([Settlement(delivery=delivery, verb=Verb.RETRY, replacement=again, records=[record])]) == [True]
-    assert backend.get([id]) == [b'{"status": "RETRY"}']
+    assert backend.get([task_id]) == [b'{"status": "RETRY"}']
     depth = broker.depth(["celery"])["celery"]
     assert (depth.ready, depth.claimed) == (1, 0)
 
