@@ -11,7 +11,7 @@ from typing import Any, Final
 from urllib.parse import quote, unquote
 
 from umbel.exceptions import ImproperlyConfigured
-from umbel.settings_table import Setting
+from umbel.settings_table import IMPLEMENTED, Setting
 
 __all__ = ["HIDDEN", "censored", "checked", "from_text", "masked", "without_secrets"]
 
@@ -52,10 +52,11 @@ def checked(setting: Setting, value: Any) -> Any:
     """Return *value* as *setting* holds it; whole numbers become floats and 0 and 1 booleans where one is expected.
 
     Raises:
-        ImproperlyConfigured: it is of another type.
+        ImproperlyConfigured: it is of another type, or a negative number of seconds, tasks, ...
     """
     kinds = _kinds(setting.type)
     if any(_fits(kind, value) for kind in kinds):
+        _check_sense(setting, value)
         return float(value) if "float" in kinds and type(value) is int else value
     if "bool" in kinds and type(value) is int and value in (0, 1):
         return bool(value)
@@ -180,6 +181,13 @@ def _mistyped(setting: Setting, value: Any) -> ImproperlyConfigured:
     shown = censored(setting.name, value)
     expected = " or ".join(setting.type.replace("none", "None").split("|"))
     return ImproperlyConfigured(f"{setting.name} is {shown!r}, a {type(value).__name__}. It must be: {expected}. {setting.sentence}")
+
+
+def _check_sense(setting: Setting, value: Any) -> None:
+    """Refuse an amount below nothing, which would be a limit that is always reached, where the default is none such."""
+    amount = setting.unit and setting.status is IMPLEMENTED and type(value) in (int, float)
+    if amount and not value >= 0 and not (type(setting.default) is int and setting.default < 0):
+        raise ImproperlyConfigured(f"{setting.name} is {value!r}. It must be 0 or more {setting.unit}. {setting.sentence}")
 
 
 def _is_secret(name: str) -> bool:

@@ -261,3 +261,13 @@ def test_tasks_are_revoked_and_terminated_by_their_ids(project):
     ran = project.umbel("-A", "proj", "control", "terminate", "NONE", "c")
     assert ran.returncode == 2
     assert "There is no signal 'NONE'" in ran.stderr
+
+
+@pytest.mark.parametrize(
+    ("setting", "says"),
+    [("worker_lease_renewal=0", "above 0 and below worker_lease (10 s)"), ("worker_watchdog_timeout=-1", "It must be 0 or more seconds")],
+)
+def test_a_worker_with_a_setting_that_makes_no_sense_does_not_start(project, one_sentence, setting, says):
+    ran = project.umbel("-A", "proj", "worker", "-P", "solo", "--", setting)
+    assert says in one_sentence(ran, ran.returncode)
+    assert ran.returncode

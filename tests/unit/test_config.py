@@ -255,6 +255,27 @@ def test_a_wrong_type_is_refused_with_name_value_and_what_is_expected(name, valu
 
 
 @pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        ("worker_max_tasks_per_child", -1),
+        ("worker_max_memory_per_child", -200_000),
+        ("worker_watchdog_timeout", -1),
+        ("worker_soft_shutdown_timeout", -0.5),
+        ("worker_lease", float("nan")),
+        ("task_time_limit", float("nan")),
+    ],
+)
+def test_an_amount_below_nothing_is_refused_with_name_value_and_unit(name, value):
+    with pytest.raises(ImproperlyConfigured, match=f"{name} is {value!r}. It must be 0 or more "):
+        settings(pre={name: value})
+
+
+def test_an_amount_may_be_nothing_or_without_an_end_and_below_nothing_where_that_means_something():
+    for name, value in (("worker_watchdog_timeout", 0.0), ("task_time_limit", float("inf")), ("result_cache_max", -1)):
+        assert settings({name: value})[name] == value
+
+
+@pytest.mark.parametrize(
     ("name", "value", "kept"),
     [
         ("worker_lease", 3, 3.0),

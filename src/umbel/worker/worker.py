@@ -123,6 +123,11 @@ class Worker:
         signals.worker_init.send(sender=self)
         app.conf.update({name: value for name, value in self._settings.items() if value is not None})
         conf = self.conf = app.conf.snapshot()
+        if not 0 < conf.worker_lease_renewal < conf.worker_lease:
+            raise ImproperlyConfigured(
+                f"worker_lease_renewal ({conf.worker_lease_renewal:g} s) must be above 0 and below worker_lease ({conf.worker_lease:g} s), "
+                "best a quarter of it: what is not renewed in time is run again elsewhere."
+            )
         self.shutdown.patience = conf.worker_soft_shutdown_timeout
         logs.setup_logging(
             self.loglevel, self.logfile, format=conf.worker_log_format, task_format=conf.worker_task_log_format,
