@@ -1,15 +1,18 @@
 """When a limited task starts, and what becomes of what must wait."""
 
 import heapq
+from dataclasses import replace
 from itertools import pairwise
 
 import pytest
+from tests.unit.test_inflight import Slots
 
 from umbel.broker import Delivery, Verb
 from umbel.exceptions import ImproperlyConfigured
 from umbel.execution.verdict import Request
 from umbel.task import Task
 from umbel.wire.message import Message, encode, glance, turn_of, with_turn
+from umbel.worker.inflight import Inflight
 from umbel.worker.rate_limits import AHEAD, HORIZON, RateLimits, interval_of
 
 
@@ -205,3 +208,22 @@ def test_a_long_queue_runs_at_its_rate_and_in_its_order(rate, count):
     assert len({number for _, number in started}) == len(started)
     strays = sorted(abs(place - number) for place, (_, number) in enumerate(started))
     assert strays[int(len(strays) * 0.98)] <= 5 + 2 * HORIZON / interval, "the order was lost"
+
+
+def test_suspects_that_wait_for_one_another_use_up_no_tokens_and_do_not_start_all_at_once_then():
+    """A node died with many of a limited task. The first of them runs for ten intervals."""
+    pool = Slots(4)
+    limits, inflight = RateLimits({TASK.name: TASK}), Inflight(pool, cap=None)
+    for number in range(5):
+        one = request(number)
+        one.delivery = replace(one.delivery, suspect=True)
+        assert limits.hold(one, None, 100.0) is None
+    first = limits.take(100.0, 4, inflight.may_start)
+    assert len(first) == 1
+    inflight.add(first, first=True)
+    assert len(inflight.assign()) == 1
+    assert [limits.take(100.0 + 0.1 * step, 4, inflight.may_start) for step in range(1, 10)] == [[]] * 9
+    (tag,) = inflight.sent
+    inflight.take(tag)
+    assert len(limits.take(101.0, 4, inflight.may_start)) == 1
+    assert limits.take(101.09, 4, inflight.may_start) == []

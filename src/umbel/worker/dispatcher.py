@@ -140,7 +140,7 @@ class Dispatcher:
         if not len(self._rates):
             return
         now = time.monotonic()
-        if self._settler.may_write() and (turn := self._rates.take(now, self._inflight.free())):
+        if self._settler.may_write() and (turn := self._rates.take(now, self._inflight.free(), self._inflight.may_start)):
             self._inflight.add(turn, first=True)
             self._busy.set()
         if self._timer is not None:
@@ -336,7 +336,9 @@ class Dispatcher:
             for slot in self._inflight.overdue():
                 self._inflight.back([job.tag for job in self._pool.take_back(slot)])
             self._pump()
-            self._give_back([*self._inflight.stuck(STUCK_AFTER), *self._rates.stuck(time.monotonic())])
+            self._give_back(self._inflight.stuck(STUCK_AFTER))
+            if not self._inflight.free():  # else it waits only for a suspect that runs, and would be claimed again at once
+                self._give_back(self._rates.stuck(time.monotonic()))
 
     def _give_back(self, requests: Sequence[Request], *, suspect: bool = False) -> None:
         """Give *requests* back to the heads of their queues; what was acknowledged early is sent again."""

@@ -133,7 +133,7 @@ class Inflight:
     def _assign_suspect(self, packets: dict[Slot, list[tuple[int, Request]]]) -> Slot | None:
         """Let the first suspect start if it may; return the slot that must get nothing more, so that it can soon."""
         now = time.monotonic()
-        if not self.suspects or any(now - began < self._apart(tag) for tag, began in self._began.items()):
+        if not self.suspects or self._held_up(self.suspects[0][1]):
             return None
         slot = self._slot(LONG, None)
         if slot is None:
@@ -143,13 +143,17 @@ class Inflight:
         self._put(packets, slot, tag, request, LONG)
         return None
 
-    def _apart(self, tag: int) -> float:
-        """Return for how many seconds the run of *tag* holds up the first suspect.
+    def may_start(self, request: Request) -> bool:
+        """Answer whether *request* could start at once in a free slot, and would not wait for suspects."""
+        return not (request.alone and (self.suspects or self._held_up(request)))
+
+    def _held_up(self, suspect: Request) -> bool:
+        """Answer whether *suspect* must wait for one that runs.
 
         Most suspects did nothing, and long tasks that wait for one another would be late by minutes after the death of a node.
         """
-        both_died = self.sent[tag][0].delivery.attempts and self.suspects[0][1].delivery.attempts
-        return ALONE if both_died else APART
+        now, died = time.monotonic(), suspect.delivery.attempts
+        return any(now - at < (ALONE if died and self.sent[tag][0].delivery.attempts else APART) for tag, at in self._began.items())
 
     def _put(self, packets: dict[Slot, list[tuple[int, Request]]], slot: Slot, tag: int, request: Request, expected: float) -> None:
         if not slot.jobs:

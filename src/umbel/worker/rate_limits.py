@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import math
 from collections import deque
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
@@ -131,11 +131,20 @@ class RateLimits:
         raw = None if later.turn == turn else with_turn(delivery.raw, later.turn - now + time)
         return Settlement(delivery=delivery, verb=Verb.DELAY, due=time + later.seconds, raw=raw)
 
-    def take(self, now: float, free: int) -> list[Request]:
-        """Take out up to *free* requests that start now, each with its token: there must be a free slot for each."""
+    def take(self, now: float, free: int, may_start: Callable[[Request], bool] = lambda _: True) -> list[Request]:
+        """Take out up to *free* requests that start now, each with its token: there must be a free slot for each.
+
+        A token that was given out and not used at once would let two start too soon after one another. So of the suspects,
+        which wait for one another, one at most is taken, and only if it *may_start*.
+        """
         found: list[Request] = []
+        alone = False
         for bucket in self._buckets.values():
             while bucket.held and bucket.free_at <= now and len(found) < free:
+                if bucket.held[0].alone:
+                    if alone or not may_start(bucket.held[0]):
+                        break
+                    alone = True
                 bucket.free_at = now + bucket.interval
                 found.append(bucket.held.popleft())
         return found
