@@ -54,7 +54,6 @@ class Dispatcher:
         self._timer: asyncio.TimerHandle | None = None
         self._busy = asyncio.Event()
         self._preparing: set[asyncio.Task[None]] = set()
-        self._unsent: set[int] = set()  # tags that have a slot and are being prepared: no child has seen them
         self.on_room: Callable[[], None] = lambda: None
 
     # Deliveries come in.
@@ -128,10 +127,9 @@ class Dispatcher:
             return
         for packet in self._inflight.assign():
             if any(request.alone or not (request.acked or request.task.acks_late) for _, request in packet.requests):
-                self._unsent.update(tag for tag, _ in packet.requests)
                 task = asyncio.get_running_loop().create_task(self._prepare(packet))
                 self._preparing.add(task)
-                task.add_done_callback(self._preparing.discard)
+                task.add_done_callback(self._prepared)
             else:
                 self._send(packet)
 
@@ -154,15 +152,18 @@ class Dispatcher:
             kept = await self._settler.link.call(self._io, "mark the start of tasks", self._write_before, packet)
         except OperationalError:
             await self._settler.link.pause(LOOK_EVERY)
-            self._unsent.difference_update(tag for tag, _ in packet.requests)
             self._inflight.back([tag for tag, _ in packet.requests])
             return
-        self._unsent.difference_update(tag for tag, _ in packet.requests)
         kept &= self._inflight.sent.keys()  # all may have been forgotten meanwhile
         for tag, _ in packet.requests:
             if tag not in kept:
                 self._inflight.take(tag)
         self._send(Packet(packet.slot, [(tag, request) for tag, request in packet.requests if tag in kept]))
+
+    def _prepared(self, task: asyncio.Task[None]) -> None:
+        """Forget a preparation that is over. One with an error is kept for `look_after`: it holds a slot."""
+        if task.cancelled() or task.exception() is None:
+            self._preparing.discard(task)
 
     def _write_before(self, packet: Packet) -> set[int]:
         kept = set()
@@ -331,6 +332,9 @@ class Dispatcher:
                 self._busy.clear()
                 await self._busy.wait()
                 continue
+            for task in self._preparing:
+                if task.done():
+                    task.result()  # raises: a fault of ours ends the worker, and does not take its slots one by one in silence
             self._limits.look()
             self._terminations.look()
             for slot in self._inflight.overdue():
