@@ -22,6 +22,7 @@ SECOND_VENV = ".venv-django6"
 STRICT = os.environ.get("CI") == "true"
 MAY_INSTALL = STRICT or os.environ.get("INSTALL") == "1"
 NO_TESTS_COLLECTED = 5
+WHOLE_SUITE = ["-n", "3", "--dist", "loadfile"]  # most tests wait for something, so three processes also help where there are two cores
 
 
 def main(arguments: list[str]) -> int:
@@ -36,7 +37,7 @@ def main(arguments: list[str]) -> int:
     with contextlib.ExitStack() as stack:
         environment = dict(os.environ) | _start_servers(stack, skipped)
         absent = len(skipped)
-        codes.append(_pytest(ROOT / ".venv", arguments, environment))
+        codes.append(_pytest(ROOT / ".venv", arguments or WHOLE_SUITE, environment))
         if not arguments:
             codes.append(_second_django(environment, skipped))
     _say_loudly(skipped)
