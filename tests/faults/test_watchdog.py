@@ -33,6 +33,22 @@ def test_a_worker_that_hangs_says_where_gives_back_and_exits_with_70(direct, poo
         second.kill()
 
 
+def test_a_worker_whose_own_code_fails_gives_back_what_it_can_settle_no_more_and_exits_with_an_error(direct):
+    """The lease is long: what runs in the next worker at once was given back."""
+    with direct.worker("-c", "2", *WATCHED, FAULTS_BREAK="outcome") as worker:
+        worker.waits_to_print("ready.")
+        (direct.folder / "break").touch()
+        direct.send("begins.delay(1, 0)")
+        assert worker.exit_code(20) == 1, worker.tail()
+    assert "a fault of ours" in worker.log()
+    assert "gives its messages back and ends" in worker.log()
+    (direct.folder / "break").unlink()
+    assert "claimed=0" in direct.depth()
+    with direct.worker("-c", "2") as second:
+        wait_for(lambda: direct.times("begins 1") == 2, 20, direct.logs)
+        second.kill()
+
+
 def test_a_worker_that_cannot_or_need_not_claim_is_left_alone(direct, behind, proxy):
     with behind.worker("-c", "2", *WATCHED) as worker:
         worker.waits_to_print("ready.")

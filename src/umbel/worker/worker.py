@@ -240,7 +240,8 @@ class Worker:
             if not await self._connect(lease):
                 return
             keeper = self._keeper(lease)
-            self.pool.on_broken = self._pool_broken
+            self.pool.on_broken = self._broken
+            loop.set_exception_handler(self._unforeseen)
             self.pool.start(loop, dispatcher)
             async with asyncio.TaskGroup() as services:
                 running = [
@@ -339,7 +340,13 @@ class Worker:
         self.pool.end()
         self.app.broker.leave(lease.owner, self.queues)
 
-    def _pool_broken(self, why: str) -> None:
+    def _unforeseen(self, loop: asyncio.AbstractEventLoop, context: dict[str, Any]) -> None:
+        """Log an error that nobody awaits. One in a callback may leave messages claimed that nobody looks after any more."""
+        loop.default_exception_handler(context)
+        if "handle" in context:
+            self._broken("An unforeseen error of the worker itself, which the log of asyncio shows.")
+
+    def _broken(self, why: str) -> None:
         """Give everything back and end with an error, so that a supervisor starts a whole worker in our place."""
         consumer.critical("%s The worker gives its messages back and ends.", why)
         self.shutdown.exitcode = 1

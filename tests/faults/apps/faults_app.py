@@ -14,6 +14,7 @@ from typing import Any
 from ledger_app import app, dies, early, holds_the_lock, note, quiet, work  # noqa: F401 - producers take them from here
 
 from umbel.drivers.redis import RedisBroker
+from umbel.execution.report import Reporter
 from umbel.pools import children
 from umbel.signals import task_received, worker_process_init, worker_ready
 
@@ -157,6 +158,17 @@ if os.environ.get("FAULTS_HANG") == "loop":
     def hang_in_the_loop(**_: object) -> None:
         if Path(os.environ["LEDGER"]).with_name("hang").exists():
             time.sleep(1000)
+
+
+if os.environ.get("FAULTS_BREAK") == "outcome":
+    record = Reporter.record
+
+    def breaks(self: Reporter, *args: Any, **kwargs: Any) -> Any:
+        if Path(os.environ["LEDGER"]).with_name("break").exists():
+            raise RuntimeError("a fault of ours")
+        return record(self, *args, **kwargs)
+
+    Reporter.record = breaks
 
 
 children.TOO_SHORT = float(os.environ.get("FAULTS_TOO_SHORT", children.TOO_SHORT))
