@@ -10,6 +10,7 @@ import time
 from chaos_ledger import Run
 
 from umbel import Celery
+from umbel.signals import worker_process_init
 
 LEASE = float(os.environ["CHAOS_LEASE"])
 BEAT = 0.05  # seconds between two signs that a long task still runs
@@ -23,6 +24,12 @@ app.conf.update(
     task_routes={"chaos_app.long": {"queue": "slow"}, "chaos_app.coro": {"queue": "slow"}},
     task_queues={"celery": {}, "slow": {}},
 )
+
+
+@worker_process_init.connect
+def has_room(**_: object) -> None:
+    """The full disk is the parent's. A child forked meanwhile inherits its limit, and could write no ledger."""
+    resource.setrlimit(resource.RLIMIT_FSIZE, (resource.RLIM_INFINITY, resource.RLIM_INFINITY))
 
 
 def beat_for(run: Run, seconds: float) -> None:
