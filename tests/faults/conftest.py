@@ -1,5 +1,6 @@
 """Workers of the faults' app, on servers of the test's own that can be broken."""
 
+import contextlib
 import os
 import signal
 import subprocess
@@ -97,16 +98,24 @@ class PrivateRedis:
             self.process.wait()
 
 
+@contextlib.contextmanager
+def running_redis(folder: Path, **env: str) -> Iterator[PrivateRedis]:
+    """A private server that keeps its data in *folder*, and ends with the block."""
+    folder.mkdir()
+    server = PrivateRedis(folder, servers.free_port(), env=env)
+    try:
+        server.start()
+        yield server
+    finally:
+        server.end()
+
+
 @pytest.fixture
 def private_redis(tmp_path: Path) -> Iterator[PrivateRedis]:
     if servers.find_binary(servers.REDIS) is None:
         pytest.skip("needs a redis-server to kill: apt-get install redis-server")
-    folder = tmp_path / "redis"
-    folder.mkdir()
-    server = PrivateRedis(folder, servers.free_port())
-    server.start()
-    yield server
-    server.end()
+    with running_redis(tmp_path / "redis") as server:
+        yield server
 
 
 @pytest.fixture

@@ -5,7 +5,7 @@ import struct
 import pytest
 from tests import servers
 from tests.chaos.world import compile_shim
-from tests.faults.conftest import PrivateRedis
+from tests.faults.conftest import running_redis
 
 from umbel.backend import Record
 from umbel.broker import Item
@@ -28,12 +28,8 @@ def stepping(tmp_path):
         with skew.open("r+b") as file:
             file.write(struct.pack("q", int(seconds * 1e6)))
 
-    folder = tmp_path / "redis"
-    folder.mkdir()
-    server = PrivateRedis(folder, servers.free_port(), env={"LD_PRELOAD": str(shim), "CHAOS_SKEW": str(skew)})
-    server.start()
-    yield server.url, step
-    server.end()
+    with running_redis(tmp_path / "redis", LD_PRELOAD=str(shim), CHAOS_SKEW=str(skew)) as server:
+        yield server.url, step
 
 
 def test_a_clock_that_is_set_back_makes_no_later_claim_look_older(stepping):

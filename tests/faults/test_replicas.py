@@ -4,8 +4,7 @@ import signal
 import time
 
 import pytest
-from tests import servers
-from tests.faults.conftest import PrivateRedis
+from tests.faults.conftest import running_redis
 from tests.processes import wait_for
 
 from umbel import Celery
@@ -17,16 +16,12 @@ pytestmark = [pytest.mark.redis, pytest.mark.timeout(60)]
 
 @pytest.fixture
 def replica(tmp_path, private_redis):
-    folder = tmp_path / "replica"
-    folder.mkdir()
-    server = PrivateRedis(folder, servers.free_port())
-    server.start()
-    with redis.Redis(port=private_redis.port) as primary, redis.Redis(port=server.port) as client:
-        primary.config_set("repl-diskless-sync-delay", 0)
-        client.replicaof("127.0.0.1", private_redis.port)
-        wait_for(lambda: client.info("replication")["master_link_status"] == "up", 20)
-    yield server
-    server.end()
+    with running_redis(tmp_path / "replica") as server:
+        with redis.Redis(port=private_redis.port) as primary, redis.Redis(port=server.port) as client:
+            primary.config_set("repl-diskless-sync-delay", 0)
+            client.replicaof("127.0.0.1", private_redis.port)
+            wait_for(lambda: client.info("replication")["master_link_status"] == "up", 20)
+        yield server
 
 
 @pytest.fixture

@@ -5,8 +5,7 @@ import signal
 import sqlite3
 
 import pytest
-from tests import servers
-from tests.faults.conftest import PrivateRedis, faults_on, goes_by
+from tests.faults.conftest import faults_on, goes_by, running_redis
 from tests.processes import wait_for
 
 pytestmark = pytest.mark.timeout(60)
@@ -16,12 +15,8 @@ EMPTY = "QueueDepth(ready=0, delayed=0, claimed=0, parked=0, dead=0)"
 
 @pytest.fixture
 def second_redis(tmp_path):
-    folder = tmp_path / "second"
-    folder.mkdir()
-    server = PrivateRedis(folder, servers.free_port())
-    server.start()
-    yield server
-    server.end()
+    with running_redis(tmp_path / "second") as server:
+        yield server
 
 
 @pytest.fixture
