@@ -4,7 +4,7 @@ import pytest
 from tests import servers
 from tests.chaos.run import Plan, repeat_command, run
 
-SECONDS = 22
+SECONDS = 30
 POOLS = {"redis": ("prefork", "threads", "solo"), "sqlite": ("prefork", "asyncio", "solo")}
 
 
