@@ -26,7 +26,7 @@ FEW, MANY = 2, int(os.environ.get("UMBEL_CHAOS_FAULTS", "200"))
 PROMISE = 5.0  # seconds from the broker's return to the end of a probe
 DOWN = 0.3  # seconds that a fault lasts which the worker need not notice
 SILENT = 1.5  # seconds without a word, in the slow tests: 1.2 is the longest wait for a reply
-LOST = "Connection to the broker lost"
+LOST = "Connection to broker lost"
 
 pytestmark = [pytest.mark.redis, pytest.mark.timeout(120)]
 
