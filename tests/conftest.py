@@ -8,11 +8,14 @@ from pathlib import Path
 from urllib.parse import urlsplit, urlunsplit
 
 import pytest
+from hypothesis import settings
 
 # So that tests say `from tests.processes import ...`, however pytest was started.
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
 from tests import servers
+
+settings.load_profile("ci")  # at home, too: the same examples in each run, and no limit of time that a busy machine breaks
 
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:

@@ -300,15 +300,16 @@ class BrokerUnavailable(OperationalError):
 
     Args:
         args: the sentence.
-        maybe_sent: the request had left this process, so the broker may have acted on it. Publishing again may
-            run the task twice.
+        maybe_sent: the request had left this process, so the broker may have acted on it: sent again, the task may run twice.
         unreachable: no connection to it could be made.
+        refused: it answered, and said no.
     """
 
-    def __init__(self, *args: Any, maybe_sent: bool = False, unreachable: bool = False) -> None:
+    def __init__(self, *args: Any, maybe_sent: bool = False, unreachable: bool = False, refused: bool = False) -> None:
         super().__init__(*args)
         self.maybe_sent = maybe_sent
         self.unreachable = unreachable
+        self.refused = refused
 
 
 class BackendUnavailable(OperationalError):

@@ -9,7 +9,10 @@ import threading
 import uuid as stdlib_uuid
 from functools import lru_cache
 
-__all__ = ["LONGEST_NAME", "anon_nodename", "gethostname", "is_name", "node_format", "nodename", "nodesplit", "reply_oid", "uuid", "uuids"]
+__all__ = [
+    "LONGEST_NAME", "anon_nodename", "check_queue_name", "gethostname", "is_name", "node_format", "nodename", "nodesplit",
+    "reply_oid", "uuid", "uuids",
+]  # fmt: skip
 
 DEFAULT_NAME = "celery"
 LONGEST_NAME = 1024  # characters of a task's name or id: it becomes a key, and stands in every line about it
@@ -37,6 +40,16 @@ def _uuid4(digits: str) -> str:
 def is_name(text: object) -> bool:
     """Whether *text* may be the name or the id of a task: not empty, not too long, and without anything that a terminal obeys."""
     return isinstance(text, str) and 0 < len(text) <= LONGEST_NAME and text.isprintable()
+
+
+def check_queue_name(name: object) -> None:
+    """Refuse what cannot name a queue: drivers make keys of it.
+
+    Raises:
+        ValueError: it is empty, too long, no text, or has characters in it that cannot be printed.
+    """
+    if not is_name(name):
+        raise ValueError(f"The name of a queue is {ascii(name)[:60]}. It must be a text of 1 to {LONGEST_NAME} printable characters.")
 
 
 def gethostname() -> str:

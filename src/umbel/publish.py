@@ -225,7 +225,7 @@ def _letter(
         raw=_encode(plan, headers, properties, body, options),
         queue=destination.queue,
         id=slip.id,
-        priority=properties["priority"] or 0,
+        priority=_checked(properties["priority"] or 0),
         due=due.at if due and plan.delays_in_broker and due.at > time.time() else None,
     )
     told = {"body": body, "headers": headers, "exchange": destination.exchange, "routing_key": destination.routing_key}
@@ -335,6 +335,12 @@ def _priority(plan: Plan, destination: Destination, options: Mapping[str, Any]) 
         if inherited is not None:
             return int(inherited)
     return destination.priority or 0
+
+
+def _checked(priority: Any) -> int:
+    if type(priority) is not int or not 0 <= priority <= wire.HIGHEST_PRIORITY:
+        raise ValueError(f"priority is {saferepr(priority, 60)}. It must be a whole number from 0 to {wire.HIGHEST_PRIORITY}.")
+    return priority
 
 
 def _encode(

@@ -10,6 +10,7 @@ from importlib import import_module
 from typing import Any, Final
 
 from umbel.exceptions import ImproperlyConfigured, QueueNotFound
+from umbel.ids import check_queue_name
 
 __all__ = ["Destination", "Exchange", "Queue", "Router", "compile_routes"]
 
@@ -234,12 +235,11 @@ class Router:
             self.add(Queue(default_queue, self.default_exchange, self.default_routing_key, queue_arguments=arguments))
 
     def add(self, queue: Any) -> Queue:
-        """Makes a queue known, fills in what it leaves open, and returns it; a queue known by that name is replaced."""
+        """Makes a queue known, fills in what it leaves open, and returns it; one known by that name is replaced. ValueError: a bad name."""
         made = _as_queue(queue)
-        if made.exchange is None:
-            made.exchange = self.default_exchange
-        if not made.routing_key:
-            made.routing_key = self.default_routing_key
+        check_queue_name(made.name)
+        made.exchange = made.exchange or self.default_exchange
+        made.routing_key = made.routing_key or self.default_routing_key
         limit = self._max_priority if made.max_priority is None else made.max_priority
         if limit is not None:
             made.queue_arguments.setdefault("x-max-priority", limit)

@@ -339,3 +339,18 @@ def test_an_id_that_no_line_of_a_log_could_hold_is_refused_at_the_call(app, id):
         app.send_task("a", task_id=id)
     with pytest.raises(ValueError, match="name of a task"):
         app.send_task("a\nb")
+
+
+@pytest.mark.parametrize("priority", [-1, 256, 10**30, "high", 1.5])
+def test_a_priority_that_is_none_is_refused_at_the_call(app, add, priority):
+    with pytest.raises(ValueError, match=r"^priority is .*\. It must be a whole number from 0 to 255\.$"):
+        add.apply_async((1, 2), priority=priority)
+    assert sent(app) == []
+
+
+@pytest.mark.parametrize("name", ["a\0b", "\ud800", "a\nb", "q" * 1025])
+def test_a_queue_whose_name_no_driver_can_keep_is_refused_at_the_call_and_by_a_worker(app, add, name):
+    with pytest.raises(ValueError, match=r"^The name of a queue is .* printable characters\.$"):
+        add.apply_async((1, 2), queue=name)
+    with pytest.raises(ValueError, match="The name of a queue is"):
+        app.consumed_queues([name], None)

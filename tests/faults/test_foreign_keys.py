@@ -1,9 +1,11 @@
 """Somebody else has written to a key of ours, as another type. A script that fails half-way undoes nothing, and must lose nothing."""
 
 import contextlib
+import signal
 
 import pytest
 from redis import Redis
+from tests.processes import wait_for
 
 from umbel.backend import Record
 from umbel.broker import Item, Settlement, Verb
@@ -61,3 +63,19 @@ def test_a_retry_that_finds_no_list_to_go_to_leaves_its_message_claimed(broker, 
         client.delete(ready)
     assert broker.settle([Settlement(delivery=delivery, verb=Verb.RETRY, replacement=again)]) == [True]
     assert broker.depth(["elsewhere"])["elsewhere"].ready == 1
+
+
+def test_a_retry_that_cannot_be_carried_out_holds_up_no_other_task_and_is_carried_out_when_it_can(direct, private_redis):
+    with contextlib.closing(Redis(port=private_redis.port)) as client, direct.worker("-c", "1", "-Q", "celery,elsewhere") as worker:
+        client.set("elsewhere", "not a list")
+        direct.send("retries_to.delay(1, 'elsewhere')\nfor n in range(2, 40): work.delay(n)")
+        wait_for(lambda: direct.numbers() == set(range(2, 40)), 30, worker.tail)
+        direct.send("for n in range(40, 60): work.delay(n)")
+        wait_for(lambda: direct.numbers() == set(range(2, 60)), 30, worker.tail)
+        client.delete("elsewhere")
+        wait_for(lambda: direct.numbers() == set(range(1, 60)), 30, worker.tail)
+        worker.send(signal.SIGTERM)
+        assert worker.exit_code(20) == 0, worker.tail()
+    assert sorted(line for line in direct.lines() if line.isdigit()) == sorted(map(str, range(1, 60)))
+    assert worker.log().count("Connection to broker lost") <= 3, worker.tail()
+    assert direct.depth() == "QueueDepth(ready=0, delayed=0, claimed=0, parked=0, dead=0)"

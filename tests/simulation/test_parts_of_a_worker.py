@@ -4,12 +4,14 @@ import asyncio
 import contextlib
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
+from typing import ClassVar
 
 import pytest
 
 from umbel import Umbel
 from umbel.broker import Item, Settlement, Verb
 from umbel.drivers.memory import MemoryBackend, MemoryBroker
+from umbel.exceptions import BrokerUnavailable
 from umbel.execution.link import Link
 from umbel.execution.report import Reporter
 from umbel.execution.runner import TaskRunner
@@ -135,6 +137,56 @@ async def settled_once():
             await running
     assert broker.calls["settle"] == 4
     assert broker.depth(["q"])["q"].ready == 3
+
+
+class Particular(MemoryBroker):
+    """Settles no call in which a tag of *refused* is, and cannot write what is to become of those in *unwritable*."""
+
+    refused: ClassVar[set[str]] = set()
+    unwritable: ClassVar[set[str]] = set()
+
+    def settle(self, settlements):
+        tags = {each.delivery.tag for each in settlements if each.verb is not Verb.BURY}
+        if tags & self.refused:
+            raise BrokerUnavailable("no", refused=True)
+        if tags & self.unwritable:
+            raise OverflowError("a number that is too large")
+        return super().settle(settlements)
+
+
+@pytest.mark.parametrize("riding", [False, True])
+def test_one_settlement_that_is_refused_or_cannot_be_written_holds_up_no_other(riding):
+    asyncio.run(settled_one_by_one(riding))
+
+
+async def settled_one_by_one(riding):
+    broker = Particular(f"memory://{uuid()}")
+    broker.publish([Item(raw=b"{}", queue="q", id=str(n)) for n in range(20)])
+    came = []
+    with ThreadPoolExecutor(2) as io:
+        lease = lease_on(broker, io)
+        settler = Settler(broker, MemoryBackend(), io, may_write=lease.held, link=lease.link)
+        fetcher = Fetcher(broker, io, settler, lease, RevokedTasks(broker), room=lambda: 10, deliver=came.extend)
+        await lease.join()
+        services = [asyncio.create_task(fetcher.run()), asyncio.create_task(settler.run())][: 1 if riding else None]
+        await until(lambda: len(came) == 20)
+        Particular.refused, Particular.unwritable = {came[3].tag}, {came[7].tag}
+        for delivery in came[:20]:
+            settler.add(Settlement(delivery=delivery, verb=Verb.ACK))
+        if riding:  # only then is there somebody else who settles
+            broker.publish([Item(raw=b"{}", queue="q", id="21")])
+            await until(lambda: len(came) == 21)
+            services.append(asyncio.create_task(settler.run()))
+        await until(lambda: (broker.depth(["q"])["q"].claimed, broker.depth(["q"])["q"].dead) == (1 + riding, 1))
+        assert settler.pending == 1
+        Particular.refused = set()
+        await until(lambda: not settler.pending)
+        for service in services:
+            service.cancel()
+        await asyncio.wait(services)
+    assert broker.depth(["q"])["q"].claimed == riding
+    (letter,) = broker.dead("q")
+    assert letter.reason == "what was to become of it cannot be written: OverflowError: a number that is too large"
 
 
 def test_what_was_started_often_enough_is_buried_though_who_recovered_it_died_too():

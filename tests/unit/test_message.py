@@ -284,3 +284,11 @@ def test_what_can_be_decoded_can_be_sent_again(raw):
     with suppress(*REFUSALS):
         decoded = decode(raw)
         assert decode(encode(decoded)).headers.keys() == decoded.headers.keys()
+
+
+@pytest.mark.parametrize(("given", "read"), [(2**63 + 5, 255), (10**40, 255), (-1, 0), (9, 9), (None, None)])
+def test_a_priority_is_read_as_the_nearest_that_there_is(given, read):
+    properties = {**PROPERTIES, "priority": given}
+    raw = encode(Message(headers={"task": "app.add", "id": "i1"}, properties=properties, body=b"[[1], {}, {}]"))
+    assert decode(raw).properties["priority"] == read
+    assert glance(raw).priority == (read or 0)

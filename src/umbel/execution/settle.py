@@ -15,16 +15,22 @@ from dataclasses import replace
 from typing import TypeVar
 
 from umbel.backend import Record, ResultBackend
-from umbel.broker import Broker, Item, Settlement
+from umbel.broker import Broker, Evidence, Item, Settlement, Verb
 from umbel.exceptions import OperationalError
-from umbel.execution.link import Link
+from umbel.execution.link import RETRY_AFTER, Link
+from umbel.wire.saferepr import one_line
 
-__all__ = ["Settler"]
+__all__ = ["UNWRITABLE", "Settler", "is_answer"]
 
 T = TypeVar("T")
+W = TypeVar("W", Settlement, tuple[Settlement | None, Record], Item)
 
 logger = logging.getLogger("celery.worker")
-BATCH = 500
+BATCH = 500  # settlements, records or messages in one call
+HEAVIEST = 4_000_000  # bytes of results and retries in one call: its reply has a deadline
+MOST_REFUSED = 3  # settlements in a row: then it is the server that refuses, whatever it is asked
+# What a driver raises about a value that it cannot write: a text with half a surrogate pair, a number beyond 64 bits.
+UNWRITABLE = (ValueError, TypeError, OverflowError)
 LINGER = 0.002  # seconds: while the worker is busy, an acknowledgement waits this long for a claim to ride on
 
 
@@ -40,6 +46,8 @@ class Settler:
         self._unstored: deque[tuple[Settlement | None, Record]] = deque()
         self._items: deque[Item] = deque()
         self._ready: dict[str, deque[Settlement]] = defaultdict(deque)
+        self._alone: deque[Settlement] = deque()  # of a batch that was refused: one of them holds up no other
+        self._refused = 0  # settlements that were refused by themselves, too, and are tried again later
         self._busy = False
         self._away = False  # could the last batch not be carried out?
         self._hurried = False
@@ -72,12 +80,18 @@ class Settler:
         """Take settlements of *queue* that may go with its next claim; the caller now answers for them."""
         if not self.may_write():
             return []
-        ready = self._ready[queue]
-        return take(ready)
+        return take(self._ready[queue])
+
+    def one_by_one(self, settlements: Sequence[Settlement]) -> None:
+        """Settle each by itself: a call with all of them was refused, after it had perhaps carried out some."""
+        self._alone.extend(settlements)
+        self._wake.set()
 
     def drop(self) -> None:
         """Forget everything: the claims were lost, and nothing of them may be written."""
         self._epoch += 1
+        self._refused = 0
+        self._alone.clear()
         self._unstored.clear()
         self._items.clear()
         self._ready.clear()
@@ -85,7 +99,11 @@ class Settler:
     @property
     def pending(self) -> int:
         """How many settlements and records wait."""
-        return len(self._unstored) + len(self._items) + sum(map(len, self._ready.values())) + self._busy
+        return self._due + self._refused + self._busy
+
+    @property
+    def _due(self) -> int:
+        return len(self._unstored) + len(self._items) + sum(map(len, self._ready.values())) + len(self._alone)
 
     @property
     def held_up(self) -> bool:
@@ -99,7 +117,7 @@ class Settler:
             self._wake.clear()
             if self.claims_flow and not self._unstored and not self._items:
                 await asyncio.sleep(LINGER)
-            while self.pending:
+            while self._due:
                 if not self.may_write() or not await self._flush():
                     await self.link.pause()
 
@@ -107,7 +125,7 @@ class Settler:
         """Return True when nothing waits any more; False if a server was away for *patience* seconds meanwhile."""
         deadline = time.monotonic() + patience
         while self.pending:
-            if not self._away and self.may_write():
+            if not (self._away or self._refused) and self.may_write():
                 deadline = time.monotonic() + patience
             elif self._hurried or time.monotonic() > deadline:
                 return False
@@ -156,15 +174,53 @@ class Settler:
     async def _settle_ready(self) -> bool:
         if not self.may_write():  # the deadline may have passed while results were stored
             return False
-        batch, epoch = [each for queue in self._ready.values() for each in take(queue)], self._epoch
-        if not await self._carried_out("settle", self._settle, batch):
+        batch, epoch, done = [each for queue in self._ready.values() for each in take(queue)], self._epoch, True
+        try:
+            if batch:
+                await self.link.call(self._io, "settle", self._settle, batch)
+                self._maybe_done = False
+        except (OperationalError, *UNWRITABLE) as exc:
             if epoch == self._epoch:
-                for settlement in reversed(batch):
-                    self._ready[settlement.delivery.queue].appendleft(settlement)
-            return False
-        if batch:
-            self._maybe_done = False
+                done = self._put_back(batch, exc)
+        return done and await self._settle_one_by_one()
+
+    def _put_back(self, batch: Sequence[Settlement], exc: Exception) -> bool:
+        """Keep *batch* for another try; return whether that may be at once."""
+        if is_answer(exc):
+            self.one_by_one(batch)
+            return True
+        self._maybe_done = self._maybe_done or getattr(exc, "maybe_sent", False)
+        for settlement in reversed(batch):
+            self._ready[settlement.delivery.queue].appendleft(settlement)
+        return False
+
+    async def _settle_one_by_one(self) -> bool:
+        """Settle what was in a batch that was refused. What is refused again waits, and holds up nothing else."""
+        refused = 0
+        while self._alone:
+            if not self.may_write() or refused == MOST_REFUSED:
+                return False
+            one, epoch = self._alone.popleft(), self._epoch
+            try:
+                await self.link.call(self._io, "settle one by one", self._broker.settle, [one])  # perhaps it is done
+            except OperationalError as exc:
+                if epoch != self._epoch:
+                    return False
+                if not is_answer(exc):
+                    self._alone.appendleft(one)
+                    return False
+                refused += 1
+                self._refused += 1
+                asyncio.get_running_loop().call_later(RETRY_AFTER, self._try_again, epoch, one)
+            except UNWRITABLE as exc:
+                self._alone.append(unwritable(one, exc))
         return True
+
+    def _try_again(self, epoch: int, one: Settlement) -> None:
+        if epoch == self._epoch:
+            self._refused -= 1
+            self._alone.append(one)
+            self._wake.set()
 
     def _settle(self, settlements: Sequence[Settlement]) -> None:
         for settlement, done in zip(settlements, self._broker.settle(settlements), strict=True):
@@ -185,6 +241,36 @@ class Settler:
         return True
 
 
-def take(queue: deque[T]) -> list[T]:
-    """Take a batch from the left of *queue*."""
-    return [queue.popleft() for _ in range(min(len(queue), BATCH))]
+def is_answer(exc: Exception) -> bool:
+    """Answer whether *exc* is about what was to be written, and no sign of an outage."""
+    return getattr(exc, "refused", not isinstance(exc, OperationalError))
+
+
+def unwritable(settlement: Settlement, exc: Exception) -> Settlement:
+    """Return what keeps a message of which the driver cannot write what was to become of it. That would end one worker after the other."""
+    if settlement.verb is Verb.BURY:
+        raise exc
+    delivery = settlement.delivery
+    logger.critical("The message %s of %r cannot be settled. It is kept as a dead letter.", delivery.tag, delivery.queue, exc_info=exc)
+    reason = f"what was to become of it cannot be written: {type(exc).__name__}: {one_line(exc)}"
+    return Settlement(delivery=delivery, verb=Verb.BURY, reason=reason, evidence=Evidence(kind="broken"))
+
+
+def weight(what: Settlement | tuple[Settlement | None, Record] | Item) -> int:
+    """Return about how many bytes *what* sends."""
+    if isinstance(what, tuple):
+        return len(what[1].meta)
+    if isinstance(what, Item):
+        return len(what.raw)
+    again = len(what.replacement.raw) if what.replacement is not None else 0
+    return again + sum(len(record.meta) for record in what.records)
+
+
+def take(queue: deque[W]) -> list[W]:
+    """Take a batch from the left of *queue*: so many, and not too heavy."""
+    batch: list[W] = []
+    heavy = 0
+    while queue and len(batch) < BATCH and heavy < HEAVIEST:
+        heavy += weight(queue[0])
+        batch.append(queue.popleft())
+    return batch

@@ -141,6 +141,8 @@ def decode(raw: bytes, *, limit: int = DEFAULT_LIMIT) -> Message:
     check_names(headers["task"], headers["id"])
     if headers.get("retries") is None:
         headers["retries"] = 0
+    if (priority := message.properties.get("priority")) is not None:
+        message.properties["priority"] = possible_priority(priority)
     return message
 
 
@@ -173,7 +175,7 @@ def _glance(glimpse: Glimpse) -> Glance:
         check_names(headers.task, headers.id)  # which says what is wrong
     priority, routing_key = 0, ""
     if properties is not None:
-        priority = min(max(properties.priority or 0, 0), HIGHEST_PRIORITY)
+        priority = possible_priority(properties.priority or 0)
         if properties.delivery_info is not None:
             routing_key = properties.delivery_info.routing_key or ""
     return Glance(
@@ -187,6 +189,11 @@ def _glance(glimpse: Glimpse) -> Glance:
         group=headers.group,
         routing_key=routing_key,
     )
+
+
+def possible_priority(given: int) -> int:
+    """Return the nearest priority that there is: a retry carries it on, and not every store has numbers of any size."""
+    return min(max(given, 0), HIGHEST_PRIORITY)
 
 
 def _glance_slowly(raw: bytes, limit: int) -> Glance:

@@ -7,12 +7,12 @@ import contextlib
 import time
 from collections.abc import Callable, Sequence
 from concurrent.futures import Executor
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from umbel.broker import Broker, Delivery, OwnerLost, Revocations, Settlement
 from umbel.exceptions import BrokerUnavailable
 from umbel.execution.link import RETRY_AFTER
-from umbel.execution.settle import Settler
+from umbel.execution.settle import UNWRITABLE, Settler, is_answer
 from umbel.worker.lease import Lease
 from umbel.worker.revoked import RevokedTasks
 
@@ -112,8 +112,8 @@ class Fetcher:
             if call.owner == self._lease.owner:
                 self._lease.lost()
             return 0
-        except BrokerUnavailable:
-            self._again[queue] = time.monotonic() + RETRY_AFTER
+        except (BrokerUnavailable, *UNWRITABLE) as exc:
+            self._failed(queue, call, exc)
             return 0
         self._unanswered.pop(queue, None)
         self._revoked.learn(news)
@@ -125,6 +125,16 @@ class Fetcher:
             self.claimed += len(deliveries)
             self._deliver(deliveries)
         return len(deliveries)
+
+    def _failed(self, queue: str, call: Call, exc: Exception) -> None:
+        """Try again later; at once, if it was refused and settlements rode on it, which must not hold up its queue for ever."""
+        if not (is_answer(exc) and call.settle):
+            if not isinstance(exc, BrokerUnavailable):
+                raise exc
+            self._again[queue] = time.monotonic() + RETRY_AFTER
+        elif self._unanswered.get(queue) is call:  # else all was forgotten meanwhile
+            self._unanswered[queue] = replace(call, settle=[])
+            self._settler.one_by_one(call.settle)
 
     def _fetch(self, queue: str, call: Call) -> tuple[list[Delivery], Revocations | None]:
         """Claim, and learn what was revoked before. If that fails, the claim is repeated, and gives the same messages."""

@@ -72,6 +72,13 @@ async def awaits_the_stop(self, number: int) -> None:
     note(f"{number}")
 
 
+@app.task(bind=True)
+def retries_to(self, number: int, queue: str) -> None:
+    if not self.request.retries:
+        raise self.retry(queue=queue, countdown=0)
+    note(f"{number}")
+
+
 @app.task(bind=True, max_retries=3)
 def begins_and_retries(self, number: int, seconds: float) -> str:
     """Ask for a retry at the first run of each delivery; the run after it says by whom it was run."""

@@ -178,7 +178,7 @@ class Client:
                 if isinstance(reply, ReadOnlyError):  # it became a replica: the same address may lead to the new master now
                     self.close()
                 reason = self._said(reply)
-                raise BrokerUnavailable(f"Redis at {self.url} refused: {reason}") from harmless(reply, reason)
+                raise BrokerUnavailable(f"Redis at {self.url} refused: {reason}", refused=True) from harmless(reply, reason)
         return replies
 
     def _lost(self, exc: Exception, timeout: float | None, *, begun: bool) -> BrokerUnavailable:
