@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from umbel.exceptions import ContentDisallowed, DecodeError, InvalidTaskError
-from umbel.wire import failures, jsontypes, message, serializers
+from umbel.wire import failures, jsontypes, marks, message, serializers
 
 FIXTURES = Path(__file__).parent / "fixtures"
 PRODUCED: dict[str, list[str]] = json.loads((FIXTURES / "produced.json").read_text())
@@ -104,7 +104,7 @@ def test_protocol_1_becomes_protocol_2():
 
 
 def test_a_message_given_back_looks_as_celery_gives_it_back():
-    assert message.mark(RESTORED["taken"].encode(), attempts=0, suspect=False).decode() == RESTORED["given_back"]
+    assert marks.mark(RESTORED["taken"].encode(), attempts=0, suspect=False).decode() == RESTORED["given_back"]
 
 
 @pytest.mark.parametrize("raw", [raw for raw in results if isinstance(raw.values[0], str) and raw.values[0].startswith("{")])

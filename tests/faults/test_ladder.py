@@ -19,7 +19,7 @@ pytestmark = pytest.mark.timeout(60)
 POOLS = ["prefork", "threads", "asyncio", "solo"]
 GIVEN_BACK = "ready=1, delayed=0, claimed=0, parked=0, dead=0"
 ATTEMPTS = """
-from umbel.wire.message import marks
+from umbel.wire.marks import marks
 broker = app.broker
 broker.join("a-test", ["celery"], lease=5)
 print([marks(d.raw) + (d.attempts, d.suspect) for d in broker.fetch("celery", 100, owner="a-test", seq=1)])

@@ -20,7 +20,8 @@ from umbel.execution.runner import TaskRunner
 from umbel.execution.verdict import Postponed, Refused, Request, Void, admit
 from umbel.letters import Letter, as_document
 from umbel.meta import result_of
-from umbel.wire.message import decode, glance, mark, marks
+from umbel.wire.marks import mark, marks
+from umbel.wire.message import decode, glance
 
 FIXTURES = Path(__file__).parents[1] / "compat" / "fixtures"
 MARKER = "/nonexistent/umbel-exploited"

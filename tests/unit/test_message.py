@@ -12,7 +12,8 @@ from hypothesis import strategies as st
 
 from umbel.exceptions import ContentDisallowed, DecodeError, EncodeError, InvalidTaskError
 from umbel.wire import message
-from umbel.wire.message import Message, decode, encode, glance, mark, marks, payload, unwrap
+from umbel.wire.marks import mark, marks
+from umbel.wire.message import Message, decode, encode, glance, payload, unwrap
 from umbel.wire.serializers import content_types
 
 JSON = content_types(["json"])
@@ -292,3 +293,34 @@ def test_a_priority_is_read_as_the_nearest_that_there_is(given, read):
     raw = encode(Message(headers={"task": "app.add", "id": "i1"}, properties=properties, body=b"[[1], {}, {}]"))
     assert decode(raw).properties["priority"] == read
     assert glance(raw).priority == (read or 0)
+
+
+def nested(size: int) -> bytes:
+    return b"[" + b"[]," * (size // 3) + b"[]]"
+
+
+@pytest.mark.parametrize("compressed", [False, True])
+@pytest.mark.parametrize("hybrid", [False, True])
+def test_an_old_message_that_is_large_to_read_is_refused_by_the_parent_and_read_by_the_child(compressed, hybrid):
+    body = b'{"task": "t", "id": "i", "args": ' + nested(message.LARGEST_GLANCE) + b"}"
+    headers = {"task": "t", "id": "i"} if hybrid else {}
+    if compressed and not hybrid:
+        body, headers["compression"] = zlib.compress(body), "application/x-gzip"
+    raw = envelope(headers=headers, body=base64.b64encode(body).decode())
+    with pytest.raises(DecodeError, match="1048576"):
+        glance(raw)
+    assert decode(raw).headers["task"] == "t"
+
+
+@pytest.mark.parametrize("part", ["headers", "properties"])
+def test_the_parent_does_not_read_headers_of_many_megabytes(part):
+    large = json.loads(nested(message.LARGEST_GLANCE))
+    fields = {"headers": {"task": "t", "id": "i"}, "properties": {"body_encoding": "base64"}}
+    fields[part]["stamps"] = {"x": large}
+    with pytest.raises(DecodeError, match="Its headers and properties have"):
+        glance(envelope(**fields))
+
+
+def test_large_arguments_are_no_concern_of_the_parent():
+    body = base64.b64encode(b"[[" + nested(2 * message.LARGEST_GLANCE) + b"], {}, null]").decode()
+    assert glance(envelope(body=body)).task == "t"

@@ -11,7 +11,8 @@ from umbel.broker import Delivery, Verb
 from umbel.exceptions import ImproperlyConfigured
 from umbel.execution.verdict import Request
 from umbel.task import Task
-from umbel.wire.message import Message, encode, glance, turn_of, with_turn
+from umbel.wire.marks import turn_of, with_turn
+from umbel.wire.message import Message, encode, glance
 from umbel.worker.inflight import Inflight
 from umbel.worker.rate_limits import AHEAD, HORIZON, RateLimits, interval_of
 

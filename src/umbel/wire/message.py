@@ -6,27 +6,25 @@ knows of them. Bytes from outside only ever raise `DecodeError`, `ContentDisallo
 
 from __future__ import annotations
 
-import math
 from binascii import a2b_base64, b2a_base64
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
-from typing import Annotated, Any, TypeVar
+from typing import Any, TypeVar
 
 import msgspec
 
-from umbel.exceptions import DecodeError, EncodeError, InvalidTaskError, SerializationError
+from umbel.exceptions import DecodeError, EncodeError, InvalidTaskError
 from umbel.wire import serializers
 from umbel.wire.compression import decompress
 from umbel.wire.headers import Glimpse, check_names
-from umbel.wire.jsontypes import dumps, loads, parse
+from umbel.wire.jsontypes import dumps, loads
 from umbel.wire.saferepr import saferepr
 from umbel.wire.size import DEFAULT_LIMIT
 
-__all__ = ["Glance", "Message", "decode", "encode", "glance", "mark", "marks", "payload", "unwrap"]
+__all__ = ["Glance", "Message", "decode", "encode", "glance", "payload", "read_as", "unwrap"]
 
-_ATTEMPTS = "umbel_attempts"
-_SUSPECT = "umbel_suspect"
 _READABLE_V1 = frozenset(("application/json", "application/x-msgpack"))  # harmless to read before anyone asked who accepts what
+LARGEST_GLANCE = 1 << 20  # bytes: what is unpacked and read in a worker's parent, which renews a lease meanwhile
 HIGHEST_PRIORITY = 255  # of AMQP; what is outside counts as the nearest
 _EMBEDDED = {"callbacks": list, "errbacks": list, "chain": list, "chord": dict}
 
@@ -66,19 +64,14 @@ class _Envelope(msgspec.Struct, gc=False, rename={"content_type": "content-type"
     content_encoding: str | None = None
 
 
-class _Marks(msgspec.Struct, gc=False):
-    umbel_attempts: Annotated[int, msgspec.Meta(ge=0, lt=1 << 31)] = 0
-    umbel_turn: float | None = None
-    umbel_suspect: bool = False
-
-
-class _Marked(msgspec.Struct, gc=False):
-    headers: _Marks
+class _Parts(msgspec.Struct, gc=False):
+    headers: msgspec.Raw = msgspec.Raw()
+    properties: msgspec.Raw = msgspec.Raw()
 
 
 _read_envelope = msgspec.json.Decoder(_Envelope).decode
 _read_glimpse = msgspec.json.Decoder(Glimpse).decode
-_read_marked = msgspec.json.Decoder(_Marked).decode
+_read_parts = msgspec.json.Decoder(_Parts).decode
 
 
 def encode(message: Message) -> bytes:
@@ -109,7 +102,7 @@ def unwrap(raw: bytes) -> Message:
     Raises:
         DecodeError: it is not an envelope; the text says why.
     """
-    envelope = _convert(loads(raw), _Envelope) if b"__type__" in raw else _read(raw, _read_envelope, _Envelope)
+    envelope = _convert(loads(raw), _Envelope) if b"__type__" in raw else read_as(raw, _read_envelope, _Envelope)
     properties = envelope.properties or {}
     return Message(
         headers=envelope.headers or {},
@@ -150,9 +143,12 @@ def glance(raw: bytes, *, limit: int = DEFAULT_LIMIT) -> Glance:
     """Read what a worker's parent needs of a message, without touching its body; of protocol 1 there is only the body.
 
     Raises:
-        DecodeError: it is not the message of a task.
+        DecodeError: it is not the message of a task, or more than a mebibyte would have to be read to tell.
         ContentDisallowed: as `decode` does.
     """
+    limit = min(limit, LARGEST_GLANCE)
+    if len(raw) > LARGEST_GLANCE:
+        _check_headers(raw)
     if _may_be_v1(raw):
         return _glance_slowly(raw, limit)
     try:
@@ -160,6 +156,14 @@ def glance(raw: bytes, *, limit: int = DEFAULT_LIMIT) -> Glance:
     except (ValueError, RecursionError):
         return _glance_slowly(raw, limit)
     return _glance(glimpse)
+
+
+def _check_headers(raw: bytes) -> None:
+    """Refuse a large envelope of which not the body is what is large: the small values in it may be millions."""
+    parts = read_as(raw, _read_parts, _Parts)
+    size = len(parts.headers) + len(parts.properties)
+    if size > LARGEST_GLANCE:
+        raise DecodeError(f"Its headers and properties have {size} bytes; {LARGEST_GLANCE} are read. Put large data into the arguments.")
 
 
 def _may_be_v1(raw: bytes) -> bool:
@@ -240,61 +244,12 @@ def _embeds_well(embed: dict[str, Any]) -> bool:
     return all(isinstance(signature, dict) for name in ("callbacks", "errbacks", "chain") for signature in embed.get(name) or ())
 
 
-def mark(raw: bytes, *, attempts: int, suspect: bool) -> bytes:
-    """Write into an envelope how often it was tried in vain, and that it is being delivered again.
+def read_as(raw: bytes, read: Callable[[bytes], _T], kind: type[_T]) -> _T:
+    """Read an envelope by *read*, a decoder of *kind*.
 
-    What cannot be read is returned as it is: a message is never lost for want of a mark.
+    Raises:
+        DecodeError: it is nothing of the kind.
     """
-    try:
-        envelope = parse(raw)
-        if not isinstance(envelope, dict):
-            return raw
-        headers = envelope.get("headers") or {}
-        kept = {name: value for name, value in headers.items() if name not in (_ATTEMPTS, _SUSPECT)}
-        kept["redelivered"] = True
-        if attempts:
-            kept[_ATTEMPTS] = attempts
-        if suspect:
-            kept[_SUSPECT] = True
-        properties = envelope.get("properties") or {}
-        info = {**(properties.get("delivery_info") or {}), "redelivered": True}
-        return dumps({**envelope, "headers": kept, "properties": {**properties, "delivery_info": info}}).encode("ascii")
-    except (SerializationError, AttributeError, TypeError):  # an envelope, headers or properties of another shape
-        return raw
-
-
-def turn_of(raw: bytes) -> float | None:
-    """Return when a rate limit lets this message start (seconds since the epoch), if one has said so."""
-    if b'"umbel_turn"' not in raw:
-        return None
-    try:
-        turn = _read(raw, _read_marked, _Marked).headers.umbel_turn
-    except DecodeError:
-        return None
-    return turn if turn is not None and math.isfinite(turn) else None
-
-
-def with_turn(raw: bytes, turn: float) -> bytes:
-    """Write into an envelope when a rate limit lets it start; what cannot be read is returned as it is."""
-    try:
-        envelope = parse(raw)
-        return dumps({**envelope, "headers": {**envelope["headers"], "umbel_turn": turn}}).encode("ascii")
-    except (SerializationError, LookupError, AttributeError, TypeError):
-        return raw
-
-
-def marks(raw: bytes) -> tuple[int, bool]:
-    """Read what `mark` wrote: attempts, suspect."""
-    if b'"umbel_' not in raw:
-        return 0, False
-    try:
-        headers = _read(raw, _read_marked, _Marked).headers
-    except DecodeError:
-        return 0, False
-    return headers.umbel_attempts, headers.umbel_suspect
-
-
-def _read(raw: bytes, read: Callable[[bytes], _T], kind: type[_T]) -> _T:
     try:
         return read(raw)
     except (ValueError, RecursionError):
@@ -335,10 +290,17 @@ def _triple(fields: dict[str, Any]) -> list[Any]:
 
 def _as_protocol_2(message: Message, limit: int) -> Message:
     if not message.headers.get("task"):
+        _check_old_body(message, limit)
         return _from_v1(message, limit)
     if message.body[:1] == b"{" and message.content_type == "application/json":
+        _check_old_body(message, limit)
         return _from_hybrid(message)
     return message
+
+
+def _check_old_body(message: Message, limit: int) -> None:
+    if len(message.body) > limit:
+        raise DecodeError(f"A message of protocol 1 with a body of {len(message.body)} bytes; {limit} are read. Send it by protocol 2.")
 
 
 def _from_v1(message: Message, limit: int) -> Message:

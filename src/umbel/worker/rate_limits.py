@@ -17,7 +17,7 @@ from umbel.broker import Settlement, Verb
 from umbel.exceptions import ImproperlyConfigured
 from umbel.execution.verdict import Request
 from umbel.task import Task
-from umbel.wire.message import turn_of, with_turn
+from umbel.wire.marks import turn_of, with_turn
 
 __all__ = ["RateLimits", "interval_of"]
 

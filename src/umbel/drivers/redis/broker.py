@@ -34,7 +34,8 @@ from umbel.drivers.redis.keys import DEFAULT_SEPARATOR, DEFAULT_STEPS, Keys, ste
 from umbel.drivers.redis.revoked import RevokedIds
 from umbel.exceptions import BrokerUnavailable, SerializationError
 from umbel.ids import uuid
-from umbel.wire.message import glance, mark, marks
+from umbel.wire.marks import mark, marks
+from umbel.wire.message import glance
 
 __all__ = ["RedisBroker"]
 

@@ -11,7 +11,7 @@ import pytest
 
 from umbel.broker import Broker, DeadLetter, Delivery, Evidence, Verb
 from umbel.testing.conformance.base import LEASE, BrokerSuite, ids_of, item, settlement
-from umbel.wire.message import marks
+from umbel.wire.marks import marks
 
 __all__ = ["LetterPromises"]
 
