@@ -20,7 +20,7 @@ import msgspec
 from umbel.attempts import deliver
 from umbel.broker import Item
 from umbel.current import current_frame, worker_frame
-from umbel.exceptions import EncodeError, NotSupported
+from umbel.exceptions import BrokerUnavailable, EncodeError, NotSupported
 from umbel.ids import LONGEST_NAME, anon_nodename, is_name, reply_oid, uuid, uuids
 from umbel.moments import Moment, moment
 from umbel.routing import Destination
@@ -373,10 +373,15 @@ def publish(app: Umbel, drafts: Sequence[Draft], retry: bool | None = None, poli
     """Send *drafts*, in order, and tell `after_task_publish`.
 
     Raises:
-        BrokerUnavailable: the broker did not take them within `broker_publish_timeout`.
+        BrokerUnavailable: the broker did not take them within `broker_publish_timeout`; `maybe_sent`, if it has perhaps the first of them.
     """
     for start in range(0, len(drafts), CHUNK):
-        deliver(app, [each.item for each in drafts[start : start + CHUNK]], retry, policy)
+        try:
+            deliver(app, [each.item for each in drafts[start : start + CHUNK]], retry, policy)
+        except BrokerUnavailable as exc:
+            if start:
+                exc.maybe_sent, exc.args = True, (f"{exc} The first {start} of {len(drafts)} messages were sent before.",)
+            raise
     if after_task_publish.receivers:
         announce(drafts)
 

@@ -133,3 +133,14 @@ def test_the_example_of_the_page_about_it_runs(tmp_path):
         cwd=tmp_path, capture_output=True, text=True, check=False,
     )  # fmt: skip
     assert "1 passed" in done.stdout, done.stdout + done.stderr
+
+
+def test_when_many_calls_are_sent_in_steps_and_a_later_one_fails_the_error_says_that_the_first_were_sent():
+    app = Umbel("steps", broker=f"memory://{uuid()}", set_as_current=False)
+    task = app.task(lambda number: None, name="steps")
+    with faulty_broker(app, [Fault("publish", Act.REFUSE, call=2, times=99)]), pytest.raises(BrokerUnavailable) as raised:
+        task.delay_many(((number,), {}) for number in range(1200))
+    assert raised.value.maybe_sent
+    assert str(raised.value).endswith("The first 500 of 1200 messages were sent before.")
+    assert app.broker.depth(["celery"])["celery"].ready == 500
+    app.close()
