@@ -30,7 +30,7 @@ from umbel.broker import (
 from umbel.clock import Clock
 from umbel.drivers.redis.backend import RedisBackend, record_args
 from umbel.drivers.redis.client import Client, load_script
-from umbel.drivers.redis.keys import DEFAULT_SEPARATOR, DEFAULT_STEPS, Keys, steps_of
+from umbel.drivers.redis.keys import DEFAULT_SEPARATOR, DEFAULT_STEPS, Keys, checked_steps, steps_of
 from umbel.drivers.redis.revoked import RevokedIds
 from umbel.exceptions import BrokerUnavailable, SerializationError
 from umbel.ids import uuid
@@ -59,7 +59,7 @@ class RedisBroker(Broker):
         self._client = Client(url, options=options, timeout=timeout)
         self._prefix = str(options.get("global_keyprefix", ""))
         self._separator = str(options.get("sep", DEFAULT_SEPARATOR))
-        self._steps = tuple(options.get("priority_steps", DEFAULT_STEPS))
+        self._steps = checked_steps(options.get("priority_steps", DEFAULT_STEPS))
         self._replicas = int(options.get("replicas", 0))  # that must have a message before it counts as published
         self._keys: dict[str, Keys] = {}
         self._revoked = RevokedIds(self._client, f"{self._prefix}{{umbel.revoked}}")

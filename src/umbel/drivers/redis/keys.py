@@ -8,7 +8,7 @@ r"""Names of keys in Redis.
     {<q>}.claims:<owner>   hash    tag -> message; s:<tag> -> its start was marked; last, recovery: the last calls; recovered: a counter
     {<q>}.fence            string  the last fence of the queue; forgotten after thirty days without a claim
     {<q>}.idle             set     owners that found nothing and wait for their bell
-    {<q>}.bell:<owner>     list    at most one element, pushed by who publishes
+    {<q>}.bell:<owner>     list    one element for each time that who publishes rang it; expires after ten seconds
     {<q>}.dead             zset    name of a dead letter (16 digits) by time in us, which is its name
     {<q>}.dead:data        hash    name -> task id NUL reason NUL evidence (JSON) NUL step digit + message
     {<q>}.dead:index       zset    "i" task id NUL name, all with the score 0
@@ -26,10 +26,14 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
-__all__ = ["Keys", "steps_of"]
+from umbel.exceptions import ImproperlyConfigured
+
+__all__ = ["Keys", "checked_steps", "steps_of"]
 
 DEFAULT_STEPS = (0, 3, 6, 9)
+MOST_STEPS = 10  # tags and delayed members name a step by one digit; kombu's priorities are 0 to 9
 DEFAULT_SEPARATOR = "\x06\x16"
 
 
@@ -40,6 +44,16 @@ def steps_of(steps: Sequence[int], priority: int) -> int:
         if step <= priority:
             index = position
     return index
+
+
+def checked_steps(value: Any) -> tuple[int, ...]:
+    """Return the option `priority_steps`."""
+    steps = tuple(value)
+    if not 1 <= len(steps) <= MOST_STEPS:
+        raise ImproperlyConfigured(
+            f"The option priority_steps has {len(steps)} entries: {list(steps)}. Give 1 to {MOST_STEPS}; priorities are 0 to 9."
+        )
+    return steps
 
 
 @dataclass(frozen=True, slots=True)

@@ -113,6 +113,23 @@ local function take_away(base, place, name)
   return string.sub(data, at, at), string.sub(data, at + 1)
 end
 
+-- The claims in a hash, newest first: {sequence number, count, step, tag}. A step is one digit, save in what an older umbel left.
+local function claims_in(claims)
+  local tags = {}
+  for _, field in ipairs(redis.call('HKEYS', claims)) do
+    local seq, i, step = string.match(field, '^(%d+):(%d+):(%d+)$')
+    if seq then tags[#tags + 1] = {tonumber(seq), tonumber(i), #step == 1 and step or '0', field} end
+  end
+  table.sort(tags, function(a, b) return a[1] > b[1] or (a[1] == b[1] and a[2] > b[2]) end)
+  return tags
+end
+
+-- Forget an owner whose claims were all taken. Invariant: nothing but its notes is deleted; a message that is in the hash stays.
+local function forget(base, owner)
+  redis.call('HDEL', base .. '.claims:' .. owner, 'last', 'recovery', 'recovered')
+  redis.call('DEL', base .. '.bell:' .. owner)
+end
+
 -- Carry out one settlement, described by ARGV from position at. Returns 1 or 0 (claim not held), and the next position.
 -- ARGV: tag verb nfields fields... nrecords (key channel state fence ttl meta)... nfollow (base list due step raw)...
 -- Invariant: the claim is removed last. A script that fails half-way (a list that is of another type) undoes nothing: what it

@@ -3,16 +3,12 @@ redis.call('DEL', ARGV[1] .. '.full') -- a script that has written may go on whe
 local base, lists, owner = ARGV[1], split(ARGV[2], '\0'), ARGV[3]
 local claims = base .. '.claims:' .. owner
 if not redis.call('ZSCORE', base .. '.owners', owner) then return 0 end
-local tags = {}
-for _, field in ipairs(redis.call('HKEYS', claims)) do
-  local seq, i, step = string.match(field, '^(%d+):(%d+):(%d)$')
-  if seq then tags[#tags + 1] = {tonumber(seq), tonumber(i), tonumber(step), field} end
-end
-table.sort(tags, function(a, b) return a[1] > b[1] or (a[1] == b[1] and a[2] > b[2]) end)
+local tags = claims_in(claims)
 for _, tag in ipairs(tags) do
-  redis.call('RPUSH', lists[tag[3] + 1] or lists[1], redis.call('HGET', claims, tag[4]))
+  redis.call('RPUSH', lists[tonumber(tag[3]) + 1] or lists[1], redis.call('HGET', claims, tag[4]))
+  redis.call('HDEL', claims, tag[4], 's:' .. tag[4]) -- after the push: if that fails, the rest is still claimed, and recovered later
 end
-redis.call('DEL', claims, base .. '.bell:' .. owner)
+forget(base, owner)
 redis.call('ZREM', base .. '.owners', owner)
 redis.call('SREM', base .. '.idle', owner)
 if #tags > 0 then ring(base, #tags) end

@@ -27,12 +27,8 @@ if not dead then
   redis.call('ZADD', reaped, now / 1000, dead)
   redis.call('SREM', base .. '.idle', dead)
 end
-local theirs, tags, note = base .. '.claims:' .. dead, {}, {number}
-for _, field in ipairs(redis.call('HKEYS', theirs)) do
-  local seq, i, step = string.match(field, '^(%d+):(%d+):(%d)$')
-  if seq then tags[#tags + 1] = {tonumber(seq), tonumber(i), step, field} end
-end
-table.sort(tags, function(a, b) return a[1] > b[1] or (a[1] == b[1] and a[2] > b[2]) end)
+local theirs, note = base .. '.claims:' .. dead, {number}
+local tags = claims_in(theirs)
 reply[1] = next_fence(base, now)
 for n = 1, math.min(limit, #tags) do
   local from, raw = tags[n][4], redis.call('HGET', theirs, tags[n][4])
@@ -49,7 +45,7 @@ for n = 1, math.min(limit, #tags) do
 end
 redis.call('HSET', mine, 'recovery', table.concat(note, ' '))
 if #tags <= limit then
-  redis.call('DEL', theirs, base .. '.bell:' .. dead)
+  forget(base, dead)
   redis.call('ZREM', reaped, dead)
 end
 local lapsed = redis.call('ZCOUNT', owners, '-inf', now / 1000)
