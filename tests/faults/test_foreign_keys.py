@@ -2,11 +2,13 @@
 
 import contextlib
 import signal
+import time
 
 import pytest
 from redis import Redis
 from tests.processes import wait_for
 
+from umbel import Celery
 from umbel.backend import Record
 from umbel.broker import Item, Settlement, Verb
 from umbel.drivers.redis import RedisBackend, RedisBroker
@@ -28,6 +30,12 @@ def backend(redis_url, redis_prefix):
     backend = RedisBackend(redis_url, options={"global_keyprefix": redis_prefix})
     yield backend
     backend.close()
+
+
+@pytest.fixture
+def client(redis_url):
+    with contextlib.closing(Redis.from_url(redis_url)) as client:
+        yield client
 
 
 def claimed(broker):
@@ -79,3 +87,154 @@ def test_a_retry_that_cannot_be_carried_out_holds_up_no_other_task_and_is_carrie
     assert sorted(line for line in direct.lines() if line.isdigit()) == sorted(map(str, range(1, 60)))
     assert worker.log().count("Connection to broker lost") <= 3, worker.tail()
     assert direct.depth() == "QueueDepth(ready=0, delayed=0, claimed=0, parked=0, dead=0)"
+
+
+def places(broker, queue="celery"):
+    """Return how many are ready, delayed, claimed, parked, dead."""
+    depth = broker.depth([queue])[queue]
+    return depth.ready, depth.delayed, depth.claimed, depth.parked, depth.dead
+
+
+def low(broker, due=None):
+    """Return a message of the last step, and the list that it goes to."""
+    return Item(raw=b'{"low": 1}', queue="celery", id=uuid(), priority=9, due=due), broker.keys("celery").ready[-1]
+
+
+def test_follow_ups_are_sent_once_or_not_at_all_when_one_of_them_finds_no_list(broker, client):
+    delivery = claimed(broker)
+    follow_ups = [Item(raw=b"{}", queue=queue, id=uuid()) for queue in ("first", "elsewhere")]
+    client.set(broker.keys("elsewhere").ready[0], "not a list")
+    for _ in range(3):
+        with pytest.raises(OperationalError):
+            broker.settle([Settlement(delivery=delivery, verb=Verb.ACK, follow_ups=follow_ups)])
+    assert places(broker, "first") == (0, 0, 0, 0, 0)
+    assert places(broker) == (0, 0, 1, 0, 0)
+
+
+@pytest.mark.parametrize(("verb", "place"), [(Verb.BURY, "dead"), (Verb.PARK, "parked")])
+@pytest.mark.parametrize("part", ["", ":data", ":index"])
+def test_what_cannot_be_put_away_stays_claimed_and_leaves_nothing_behind(broker, client, verb, place, part):
+    delivery, key = claimed(broker), broker.keys("celery")[place]
+    client.set(key + part, "of another type")
+    for _ in range(2):
+        with pytest.raises(OperationalError):
+            broker.settle([Settlement(delivery=delivery, verb=verb, reason="t")])
+    client.delete(key + part)
+    assert places(broker) == (0, 0, 1, 0, 0)
+    assert broker.settle([Settlement(delivery=delivery, verb=verb, reason="t")]) == [True]
+    assert sum(places(broker)) == 1
+
+
+def test_what_is_due_and_finds_no_list_is_promoted_once_when_it_can_be(broker, client):
+    item, ready = low(broker, due=time.time() + 0.05)
+    broker.publish([item, Item(raw=b'{"high": 1}', queue="celery", id=uuid(), due=time.time() + 0.05)])
+    client.set(ready, "not a list")
+    wait_for(lambda: moved(broker), 5)
+    for _ in range(3):
+        with pytest.raises(OperationalError):
+            broker.promote("celery")
+    client.delete(ready)
+    assert places(broker) == (1, 1, 0, 0, 0)
+    assert broker.promote("celery") is None
+    assert places(broker) == (2, 0, 0, 0, 0)
+
+
+def moved(broker):
+    """Promote, and answer whether there was something that is due and finds no list."""
+    try:
+        broker.promote("celery")
+    except OperationalError:
+        return True
+    return False
+
+
+def test_a_letter_that_finds_no_list_is_not_lost(broker, client):
+    broker.join("me", ["celery"], lease=60.0)
+    item, ready = low(broker)
+    broker.publish([item])
+    (delivery,) = broker.fetch("celery", 1, owner="me", seq=1)
+    broker.settle([Settlement(delivery=delivery, verb=Verb.BURY, reason="t")])
+    client.set(ready, "not a list")
+    for _ in range(2):
+        with pytest.raises(OperationalError):
+            broker.requeue(broker.dead("celery"))
+    client.delete(ready)
+    assert broker.requeue(broker.dead("celery")) == 1
+    assert places(broker) == (1, 0, 0, 0, 0)
+
+
+def test_who_leaves_and_finds_no_list_keeps_what_it_cannot_give_back(broker, client):
+    broker.join("me", ["celery"], lease=60.0)
+    (item, _), ready = low(broker), broker.keys("celery").ready[0]
+    broker.publish([item, Item(raw=b'{"high": 1}', queue="celery", id=uuid())])
+    assert len(broker.fetch("celery", 2, owner="me", seq=1)) == 2
+    client.set(ready, "not a list")
+    for _ in range(2):
+        with pytest.raises(OperationalError):
+            broker.leave("me", ["celery"])
+    client.delete(ready)
+    assert sum(places(broker)) == 2
+    broker.leave("me", ["celery"])
+    assert places(broker) == (2, 0, 0, 0, 0)
+
+
+def test_a_fence_of_another_type_costs_no_message(broker, client):
+    broker.join("me", ["celery"], lease=60.0)
+    broker.publish([Item(raw=b"{}", queue="celery", id=uuid())])
+    client.rpush(broker.keys("celery")["fence"], "not a number")
+    assert len(broker.fetch("celery", 1, owner="me", seq=1)) == 1
+    assert places(broker) == (0, 0, 1, 0, 0)
+
+
+def test_a_purge_that_finds_no_list_deletes_nothing_and_says_so(broker, client):
+    item, ready = low(broker)
+    broker.publish([Item(raw=b"{}", queue="celery", id=uuid())])
+    client.set(ready, "not a list")
+    with pytest.raises(OperationalError, match="WRONGTYPE"):
+        broker.purge("celery")
+    client.delete(ready)
+    broker.publish([item])
+    assert broker.purge("celery") == 2
+
+
+def test_a_list_of_revoked_ids_that_cannot_be_written_whole_is_not_written(broker, client):
+    key = f"{broker._revoked.key}.signals"
+    client.set(key, "of another type")
+    with pytest.raises(OperationalError):
+        broker.revoke(["a"], ttl=60.0)
+    client.delete(key)
+    assert not broker.revoked_since(0).entries
+
+
+@pytest.mark.parametrize("count", [1, 3])
+def test_a_bell_that_cannot_be_rung_fails_no_publish(broker, client, count):
+    broker.join("me", ["celery"], lease=60.0)
+    client.set(broker.keys("celery")["idle"], "of another type")
+    assert broker.fetch("celery", 1, owner="me", seq=1) == []
+    broker.publish([Item(raw=b"{}", queue="celery", id=uuid()) for _ in range(count)])
+    broker.publish([Item(raw=b"{}", queue="celery", id=uuid(), due=time.time() - 1)])
+    assert len(broker.fetch("celery", 9, owner="me", seq=2)) == count + 1
+
+
+@pytest.fixture
+def calls(redis_url, redis_prefix):
+    """An app for a user who may touch the queue's list, and none of the keys beside it."""
+    name = redis_prefix.strip(":{}").replace(":", "-")
+    with contextlib.closing(Redis.from_url(redis_url)) as client:
+        client.acl_setuser(name, enabled=True, passwords=["+secret"], commands=["+@all"], keys=[f"{redis_prefix}celery*"], channels=["*"])
+        app = Celery(broker=redis_url.replace("://", f"://{name}:secret@"), broker_transport_options={"global_keyprefix": redis_prefix})
+        yield app.task(lambda: None, name="work")
+        app.close()
+        client.acl_deluser(name)
+
+
+def test_a_call_that_may_not_ring_the_bell_is_stored_once(calls, broker):
+    calls.delay()
+    assert places(broker)[0] == 1
+
+
+def test_what_a_script_may_have_stored_before_it_failed_is_not_sent_again(calls, broker):
+    with pytest.raises(OperationalError) as caught:
+        calls.apply_async(countdown=60)
+    assert caught.value.maybe_sent
+    assert sum(places(broker)) == 0

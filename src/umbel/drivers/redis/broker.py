@@ -68,7 +68,7 @@ class RedisBroker(Broker):
         self._unanswered: dict[tuple[str, str], int] = {}
         names = ("any", "publish", "fetch", "settle", "renew", "leave", "recover", "mark_started", "promote", "depth")
         self._scripts = {name: load_script(name) for name in names}
-        self._scripts |= {name: load_script(name) for name in ("letters", "parked_for", "requeue", "discard")}
+        self._scripts |= {name: load_script(name) for name in ("letters", "parked_for", "requeue", "discard", "purge")}
         self._scripts |= {name: load_script(name, shared=("_ring",)) for name in ("publish_now", "ring")}
 
     def open(self) -> None:
@@ -279,11 +279,7 @@ class RedisBroker(Broker):
 
     def purge(self, queue: str) -> int:
         keys = self.keys(queue)
-        lists = [*keys.ready]
-        counts = self._client.pipeline(
-            [("MULTI",), *(("LLEN", k) for k in lists), ("ZCARD", keys["delayed"]), ("UNLINK", *lists, keys["delayed"]), ("EXEC",)]
-        )
-        return sum(counts[-1][:-1])
+        return int(self._run("purge", keys.base, "\0".join(keys.ready)))
 
     def dead(self, queue: str, *, limit: int = 100, after: str = "", id: str = "") -> list[DeadLetter]:
         return self._letters(queue, "dead", limit, after, id)

@@ -31,6 +31,8 @@ __all__ = ["Client", "Script", "load_script"]
 PASSED_OPTIONS = ("socket_keepalive", "health_check_interval", "ssl_cert_reqs", "ssl_ca_certs", "ssl_certfile", "ssl_keyfile", "username")
 IDLE_CHECK = 1.0  # seconds after which a pooled connection is looked at before it is used: the server may have closed it
 FAULTS = (RedisError, OSError)
+# What a server refuses at the first write of a script, as its state forbids all writes.
+REFUSED_FIRST = ("command not allowed when used memory", "MISCONF", "read only replica", "NOREPLICAS")
 SHORTEST_WAIT = 0.05  # seconds for a reply, when connecting took all of the time
 
 
@@ -171,14 +173,17 @@ class Client:
                 raise self._lost(exc, timeout, begun=bool(replies)) from exc
             raise
         self._idle.append((connection, time.monotonic()))
-        for reply in replies:
+        for position, reply in enumerate(replies):
             if isinstance(reply, NoScriptError):
                 raise reply
             if isinstance(reply, Exception):
                 if isinstance(reply, ReadOnlyError):  # it became a replica: the same address may lead to the new master now
                     self.close()
                 reason = self._said(reply)
-                raise BrokerUnavailable(f"Redis at {self.url} refused: {reason}", refused=True) from harmless(reply, reason)
+                perhaps = position > 0 or may_have_written(reply)
+                raise BrokerUnavailable(f"Redis at {self.url} refused: {reason}", refused=True, maybe_sent=perhaps) from harmless(
+                    reply, reason
+                )
         return replies
 
     def _lost(self, exc: Exception, timeout: float | None, *, begun: bool) -> BrokerUnavailable:
@@ -264,6 +269,12 @@ def usable(connection: Any) -> bool:
         return not connection.can_read()
     except FAULTS:
         return False
+
+
+def may_have_written(error: Exception) -> bool:
+    """Answer whether it was raised inside a script after its first write, for all that is known."""
+    said = str(error)
+    return "user_script" in said and not any(each in said for each in REFUSED_FIRST)
 
 
 def harmless(exc: Exception, shown: str) -> Exception | None:

@@ -1,4 +1,6 @@
 -- Shared by all scripts: pushing a message, storing a result, settling a claim.
+-- Redis undoes nothing when a script fails half-way (a key is of another type, or not allowed to this user). Invariant: what takes a
+-- message from its place asks before its first write whether the next place takes it, or puts it there first.
 -- A queue is described by three arguments: base ("{q}"), and its ready lists joined by "\0".
 
 local function now_us()
@@ -9,7 +11,8 @@ end
 -- The fence of a claim: the time in us, or one more than the fence before where the clock was set back. So a later claim of a queue
 -- never looks older, and its result is never refused as late.
 local function next_fence(base, now)
-  local before = tonumber(redis.call('GET', base .. '.fence') or '0')
+  local before = redis.pcall('GET', base .. '.fence')
+  before = type(before) == 'string' and tonumber(before) or 0 -- of another type: nothing of ours, and SET replaces it
   local fence = string.format('%.0f', math.max(now, before + 1))
   redis.call('SET', base .. '.fence', fence, 'PX', 2592000000)
   return fence
@@ -33,8 +36,17 @@ end
 -- their bytes, and so keeps the order in which they were published.
 local delayed_here = 0
 
+local function is_later(due, now)
+  return due ~= '' and tonumber(due) > now / 1000
+end
+
+-- Raise now what a push with these arguments would raise.
+local function ask_push(base, list, due, now)
+  if is_later(due, now) then redis.call('ZCARD', base .. '.delayed') else redis.call('LLEN', list) end
+end
+
 local function push(base, list, due, step, raw, now)
-  if due ~= '' and tonumber(due) > now / 1000 then
+  if is_later(due, now) then
     delayed_here = delayed_here + 1
     redis.call('ZADD', base .. '.delayed', due, string.format('%s%.0f%06d:', step, now, delayed_here) .. raw)
   else
@@ -44,21 +56,28 @@ local function push(base, list, due, step, raw, now)
 end
 
 -- Move what is due to ready, at most limit messages (1000 at most: unpack has a limit), in the order of their due times.
+-- Returns the error of a list that does not take them: they stay where they are.
 local function promote(base, lists, limit, now)
   local delayed = base .. '.delayed'
   local due = redis.call('ZRANGEBYSCORE', delayed, '-inf', now / 1000, 'LIMIT', 0, limit)
-  if #due == 0 then return 0 end
-  local runs = {}
+  local runs, moved, broken = {}, 0, nil
   for i = 1, #due do
     local list = lists[tonumber(string.sub(due[i], 1, 1)) + 1] or lists[1]
-    local run = runs[list] or {}
+    local run = runs[list] or {members = {}, raws = {}}
     runs[list] = run
-    run[#run + 1] = string.sub(due[i], string.find(due[i], ':', 1, true) + 1)
+    run.members[#run.members + 1] = due[i]
+    run.raws[#run.raws + 1] = string.sub(due[i], string.find(due[i], ':', 1, true) + 1)
   end
-  for list, raws in pairs(runs) do redis.call('LPUSH', list, unpack(raws)) end
-  redis.call('ZREMRANGEBYRANK', delayed, 0, #due - 1)
-  ring(base, #due)
-  return #due
+  for list, run in pairs(runs) do
+    local pushed = redis.pcall('LPUSH', list, unpack(run.raws))
+    if type(pushed) == 'table' then
+      broken = pushed
+    else
+      moved = moved + redis.call('ZREM', delayed, unpack(run.members))
+    end
+  end
+  ring(base, moved)
+  return broken
 end
 
 -- The rules of umbel.backend.ResultBackend.store. The state stands at the start of the document and the fence at its
@@ -89,6 +108,14 @@ local function store(key, channel, state, fence, ttl, meta)
   return 1
 end
 
+-- Raise now what a change of this place would raise.
+local function ask_place(base, place)
+  local key = base .. '.' .. place
+  redis.call('ZCARD', key)
+  redis.call('HLEN', key .. ':data')
+  redis.call('ZCARD', key .. ':index')
+end
+
 -- Put a message away (place: dead or parked). Its name is the time in us, or one more than the last: unique and in order.
 -- The index has members of equal score, "i" id NUL name and, of the parked, "t" task NUL name, to be found by their beginning.
 local function put_away(base, place, id, reason, evidence, step, raw, now)
@@ -101,16 +128,23 @@ local function put_away(base, place, id, reason, evidence, step, raw, now)
   if place == 'parked' then redis.call('ZADD', key .. ':index', 0, 't' .. reason .. '\0' .. name) end
 end
 
+-- Read what was put away: its step, itself, its id and its reason; nil if it is not there.
+local function letter(base, place, name)
+  local data = redis.call('HGET', base .. '.' .. place .. ':data', name)
+  if not data then return nil end
+  local id, reason, at = string.match(data, '^(%Z*)%z(%Z*)%z%Z*%z()')
+  return string.sub(data, at, at), string.sub(data, at + 1), id, reason
+end
+
 -- Take a message that was put away out of its place. Returns its step and itself, or nil if it is not there.
 local function take_away(base, place, name)
   local key = base .. '.' .. place
-  local data = redis.call('HGET', key .. ':data', name)
-  if not data then return nil end
-  local id, reason, at = string.match(data, '^(%Z*)%z(%Z*)%z%Z*%z()')
+  local step, raw, id, reason = letter(base, place, name)
+  if not step then return nil end
   redis.call('HDEL', key .. ':data', name)
   redis.call('ZREM', key, name)
   redis.call('ZREM', key .. ':index', 'i' .. id .. '\0' .. name, 't' .. reason .. '\0' .. name)
-  return string.sub(data, at, at), string.sub(data, at + 1)
+  return step, raw
 end
 
 -- The claims in a hash, newest first: {sequence number, count, step, tag}. A step is one digit, save in what an older umbel left.
@@ -132,8 +166,7 @@ end
 
 -- Carry out one settlement, described by ARGV from position at. Returns 1 or 0 (claim not held), and the next position.
 -- ARGV: tag verb nfields fields... nrecords (key channel state fence ttl meta)... nfollow (base list due step raw)...
--- Invariant: the claim is removed last. A script that fails half-way (a list that is of another type) undoes nothing: what it
--- had done may then be repeated, but the message is not lost.
+-- Invariant: it is asked first whether all places take what goes there, and the claim is removed last.
 local function settle(base, claims, lists, at, now)
   local tag, verb, nfields = ARGV[at], ARGV[at + 1], tonumber(ARGV[at + 2])
   local f = at + 3
@@ -144,6 +177,14 @@ local function settle(base, claims, lists, at, now)
   local after = w + nfollow * 5
   local writes = verb ~= 'A' or nrecords + nfollow > 0
   if writes and redis.call('HEXISTS', claims, tag) == 0 then return 0, after end
+  for o = w, after - 1, 5 do ask_push(ARGV[o], ARGV[o + 1], ARGV[o + 2], now) end
+  if verb == 'R' then
+    ask_push(ARGV[f], ARGV[f + 1], ARGV[f + 2], now)
+  elseif verb == 'G' then
+    redis.call('LLEN', lists[tonumber(ARGV[f]) + 1] or lists[1])
+  elseif verb ~= 'A' then
+    ask_place(base, verb == 'B' and 'dead' or 'parked')
+  end
   for i = 0, nrecords - 1 do
     local o = r + i * 6
     store(ARGV[o], ARGV[o + 1], ARGV[o + 2], ARGV[o + 3], ARGV[o + 4], ARGV[o + 5])

@@ -42,6 +42,7 @@ local function claim(step, raw)
   reply[#reply + 1] = raw
   note[#note + 1] = tag
 end
+if nparked > 0 then ask_place(base, 'parked') end
 for i = 7, 6 + nparked do
   local first = '[t' .. ARGV[i] .. '\0'
   local members = redis.call('ZRANGEBYLEX', base .. '.parked:index', first, '(t' .. ARGV[i] .. '\1', 'LIMIT', 0, limit - found)
@@ -65,7 +66,7 @@ fields[#fields + 1] = table.concat(note, ' ')
 redis.call('HSET', claims, unpack(fields))
 if found == 0 and broken then return broken end
 if found == 0 and limit > 0 then
-  redis.call('SADD', base .. '.idle', owner)
-  redis.call('PEXPIRE', base .. '.idle', 60000)
+  redis.pcall('SADD', base .. '.idle', owner)
+  redis.pcall('PEXPIRE', base .. '.idle', 60000)
 end
 return reply

@@ -10,6 +10,6 @@ for _, tag in ipairs(tags) do
 end
 forget(base, owner)
 redis.call('ZREM', base .. '.owners', owner)
-redis.call('SREM', base .. '.idle', owner)
+redis.pcall('SREM', base .. '.idle', owner)
 if #tags > 0 then ring(base, #tags) end
 return #tags

@@ -25,7 +25,7 @@ if not dead then
   if not dead then return reply end
   redis.call('ZREM', owners, dead)
   redis.call('ZADD', reaped, now / 1000, dead)
-  redis.call('SREM', base .. '.idle', dead)
+  redis.pcall('SREM', base .. '.idle', dead)
 end
 local theirs, note = base .. '.claims:' .. dead, {number}
 local tags = claims_in(theirs)

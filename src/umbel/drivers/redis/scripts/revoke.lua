@@ -4,6 +4,8 @@
 -- loss of all these keys, too. Everything expires with the last entry.
 local base, ttl, signal = ARGV[1], tonumber(ARGV[2]), ARGV[3]
 local marks, ends, signals = base .. '.marks', base .. '.ends', base .. '.signals'
+redis.call('ZCARD', marks) -- raises before the first write what a later one would raise: a key of another type
+redis.call('HLEN', signals)
 local now = now_us()
 local old = redis.call('ZRANGEBYSCORE', ends, '-inf', now / 1000, 'LIMIT', 0, 1000)
 if #old > 0 then
