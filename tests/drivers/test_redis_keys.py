@@ -1,13 +1,18 @@
 """What Redis holds of a queue: which options its layout takes, and what a script may delete of it."""
 
 import contextlib
+import re
+import time
+from pathlib import Path
 
 import pytest
 from redis import Redis
 
-from umbel.drivers.redis import RedisBroker
+from umbel.backend import Record
+from umbel.broker import Verb
+from umbel.drivers.redis import RedisBackend, RedisBroker
 from umbel.exceptions import ImproperlyConfigured
-from umbel.testing.conformance.base import LEASE, ids_of, item
+from umbel.testing.conformance.base import LEASE, ids_of, item, settlement
 
 pytestmark = pytest.mark.redis
 
@@ -64,3 +69,36 @@ def test_a_claim_with_the_step_of_an_older_umbel_comes_back(make_broker, client,
         broker.join("heir", ["q"], lease=60)
         assert ids_of(broker.recover("q", owner="heir", limit=10).deliveries) == ["a"]
     assert client.hgetall(claims) == {b"unheard of": b"kept"}
+
+
+PAGE = Path(__file__).parents[2] / "docs/how-to/choose-a-broker.md"
+
+
+def test_a_user_with_the_acl_of_the_docs_may_do_everything(client, redis_url, redis_prefix):
+    line = re.search(r"^ACL SETUSER (.*)$", PAGE.read_text(), re.MULTILINE)
+    rules = [rule.replace("~", "~" + redis_prefix).replace("&", "&" + redis_prefix) for rule in line[1].split()[3:]]
+    user = redis_prefix.strip(":")
+    client.execute_command("ACL", "SETUSER", user, "on", ">secret", *rules)
+    url, options = redis_url.replace("://", f"://{user}:secret@"), {"global_keyprefix": redis_prefix}
+    with contextlib.closing(RedisBroker(url, options=options)) as broker, contextlib.closing(RedisBackend(url, options=options)) as backend:
+        assert broker.settles_with(backend)
+        broker.publish([item("celery", f"m{n}", priority=9 * (n % 2)) for n in range(6)])
+        broker.publish([item("celery", "later", due=time.time() + 60)])
+        broker.join("w", ["celery"], lease=60)
+        held = broker.fetch("celery", 9, owner="w", seq=1)
+        verbs = (Verb.BURY, Verb.PARK, Verb.DELAY, Verb.GIVE_BACK)
+        assert all(broker.settle([settlement(each, verb, reason="t") for each, verb in zip(held, verbs, strict=False)]))
+        assert broker.mark_started(held[-1])
+        assert broker.requeue(broker.dead("celery")) == broker.discard(broker.parked("celery")) == 1
+        assert not broker.recover("celery", owner="w", limit=1).deliveries
+        broker.promote("celery")
+        broker.revoke(["a"], ttl=60)
+        assert broker.revoked_since(0).entries
+        assert backend.store([Record(id="a", state="SUCCESS", meta=b"{}", expires=60)]) == [True]
+        assert backend.wait("a", None, 5) == b"{}"
+        assert backend.wait("a", b"{}", 0.01) == b"{}"
+        backend.forget(["a"])
+        broker.wait("w", ["celery"], 0.01)
+        broker.leave("w", ["celery"])
+        assert broker.purge("celery") == 6
+    client.acl_deluser(user)
