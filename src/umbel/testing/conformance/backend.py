@@ -77,6 +77,12 @@ class BackendConformance:
         assert backend.store([record(id, state, "second", fence=4), record(id, state, "third")]) == [False, False]
         assert results(backend, id) == ["first"]
 
+    @pytest.mark.parametrize("state", ["SUCCESSFUL_UPLOAD", "NO_SUCCESS", "FAILURE_OF_ONE"])
+    def test_a_state_that_only_looks_like_a_final_one_is_written_over(self, backend: ResultBackend, id: str, state: str) -> None:
+        backend.store([record(id, state, "first", fence=3)])
+        assert backend.store([record(id, "STARTED", "second", fence=3), record(id, "SUCCESS", "third", fence=3)]) == [True, True]
+        assert results(backend, id) == ["third"]
+
     def test_an_older_fence_is_refused(self, backend: ResultBackend, id: str) -> None:
         backend.store([record(id, "STARTED", "new", fence=7)])
         assert backend.store([record(id, "SUCCESS", "old", fence=6)]) == [False]

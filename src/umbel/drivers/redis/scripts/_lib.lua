@@ -86,11 +86,12 @@ local FINAL = {SUCCESS = true, FAILURE = true, REVOKED = true}
 
 local function refused(stored, state, fence)
   if not stored then return false end
-  if string.find(string.sub(stored, 1, 20), 'SUCCESS', 1, true) then return true end
+  local stored_state = string.match(stored, '^{"status": ?"([^"]*)"')
+  if stored_state == 'SUCCESS' then return true end
+  if not stored_state and string.find(string.sub(stored, 1, 21), 'SUCCESS[^%w_]') then return true end
   local stored_fence = tonumber(string.match(stored, '"fence": ?(%d+)}$') or '0')
   if fence == 0 or stored_fence == 0 then return false end
   if fence < stored_fence then return true end
-  local stored_state = string.match(stored, '^{"status": ?"(%u+)"')
   return fence == stored_fence and FINAL[stored_state] and not FINAL[state]
 end
 
