@@ -228,7 +228,7 @@ class Broker(ABC):
 
         Idempotent by *seq*: it starts at 1, grows by one with every call of this owner on this queue that returned, and
         a call repeated with the same number (its reply was lost) returns the same messages. A copy with a smaller number, which
-        came late, changes nothing. With *limit* 0 it only settles.
+        came late, changes nothing. With *limit* 0 it only settles. Of large messages it may claim fewer than there are, not none.
 
         Raises:
             OwnerLost: nothing was claimed or settled.
@@ -244,7 +244,7 @@ class Broker(ABC):
 
     @abstractmethod
     def recover(self, queue: str, *, owner: str, limit: int) -> Recovered:
-        """Take up to *limit* claims of one owner whose lease has lapsed, and make them *owner*'s.
+        """Take up to *limit* claims of one owner whose lease has lapsed, fewer if they are large, and make them *owner*'s.
 
         The dead owner leaves the table when its last claim was taken; from its first on, it is fenced. What was taken
         carries the `attempts` and `suspect` it had. A start that was marked (see `mark_started`) adds one to `attempts`;

@@ -150,7 +150,7 @@ class BrokerSide:
         guess = self.variant == "a death of which nothing is known is counted"
         return tuple((c.tag, c.message, c.fence, state.marks[c.message][0] + (c.started or guess), not c.started) for c in claims)
 
-    # leave.lua
+    # leave.lua; of large messages it takes several calls: who ends between two is a node that dies with what is left
 
     @staticmethod
     def leave(state: State, row: Owner) -> tuple[State, Any]:

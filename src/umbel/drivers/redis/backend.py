@@ -8,12 +8,11 @@ from contextlib import contextmanager
 from typing import Any
 
 from umbel.backend import Record, ResultBackend
+from umbel.drivers.redis.chunks import chunks
 from umbel.drivers.redis.client import FAULTS, Client, load_script
 from umbel.exceptions import BackendUnavailable, BrokerUnavailable
 
 __all__ = ["RedisBackend", "record_args"]
-
-CHUNK = 200
 
 
 class RedisBackend(ResultBackend):
@@ -38,10 +37,8 @@ class RedisBackend(ResultBackend):
     def store(self, records: Sequence[Record]) -> list[bool]:
         flags: list[bool] = []
         with told_as_backend():
-            for start in range(0, len(records), CHUNK):
-                args: list[Any] = []
-                for record in records[start : start + CHUNK]:
-                    args += record_args(self, record)
+            for chunk in chunks(records, lambda record: len(record.meta)):
+                args = [arg for record in chunk for arg in record_args(self, record)]
                 flags += [flag == 1 for flag in self.client.run(self._store, *args)]
         return flags
 

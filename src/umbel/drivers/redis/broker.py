@@ -7,7 +7,7 @@ import time
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import replace
-from itertools import count, groupby
+from itertools import chain, count, groupby
 from typing import Any, ClassVar, Literal
 
 from umbel.backend import ResultBackend
@@ -29,6 +29,7 @@ from umbel.broker import (
 )
 from umbel.clock import Clock
 from umbel.drivers.redis.backend import RedisBackend, record_args
+from umbel.drivers.redis.chunks import CHUNK, chunks, size_of
 from umbel.drivers.redis.client import Client, load_script
 from umbel.drivers.redis.keys import DEFAULT_SEPARATOR, DEFAULT_STEPS, Keys, checked_steps, steps_of
 from umbel.drivers.redis.revoked import RevokedIds
@@ -39,7 +40,6 @@ from umbel.wire.message import glance
 
 __all__ = ["RedisBroker"]
 
-CHUNK = 200  # messages in one script call: a script holds up the whole server
 VERBS = {Verb.ACK: b"A", Verb.RETRY: b"R", Verb.GIVE_BACK: b"G", Verb.BURY: b"B", Verb.PARK: b"P", Verb.DELAY: b"R"}
 MOST_PROMOTED = 1000  # messages in one step: a step holds up the server
 RECOVERED = re.compile(rb"\d{13}:1:\d")  # tags of claims that were taken over (see recover.lua)
@@ -100,9 +100,8 @@ class RedisBroker(Broker):
     def _publish(self, client: Client, items: Sequence[Item]) -> None:
         begun = False
         for (queue, later, priority), run in groupby(items, key=place_of):
-            keys, group = self.keys(queue), list(run)
-            for start in range(0, len(group), CHUNK):
-                chunk = group[start : start + CHUNK]
+            keys = self.keys(queue)
+            for chunk in chunks(run, lambda item: len(item.raw)):
                 try:
                     if later:
                         self._store(client, "publish", [arg for item in chunk for arg in self._push_args(item)])
@@ -156,17 +155,23 @@ class RedisBroker(Broker):
     def leave(self, owner: str, queues: Sequence[str]) -> None:
         for queue in queues:
             self._give_back_recovered(queue, owner)
-        self._client.run_many(self._scripts["leave"], [(self.keys(q).base, "\0".join(self.keys(q).ready), owner) for q in queues])
+        left = list(queues)
+        while left:
+            calls = [(self.keys(queue).base, "\0".join(self.keys(queue).ready), owner) for queue in left]
+            left = [q for q, claims in zip(left, self._client.run_many(self._scripts["leave"], calls), strict=True) if claims]
 
     def _give_back_recovered(self, queue: str, owner: str) -> None:
         """Give back what was taken over, with what is known of its death: the script gives messages back as they are."""
         claims = self.keys(queue).claims(owner)
         if self._client.call("HEXISTS", claims, "recovered"):
-            fields = self._client.call("HGETALL", claims)
-            held: dict[bytes, bytes] = dict(zip(fields[::2], fields[1::2], strict=True))
-            taken = sorted(tag for tag in held if RECOVERED.fullmatch(tag))
-            deliveries = [self._recovered(queue, owner, tag, held[tag], b"s:" + tag in held, 0) for tag in reversed(taken)]
-            self.settle([Settlement(delivery=d, verb=Verb.GIVE_BACK, attempts=d.attempts, suspect=d.suspect) for d in deliveries])
+            fields = set(self._client.call("HKEYS", claims))
+            taken = sorted(tag for tag in fields if RECOVERED.fullmatch(tag))
+            sizes = dict(zip(taken, self._client.pipeline([("HSTRLEN", claims, tag) for tag in taken]), strict=True))
+            for tags in chunks(taken, sizes.__getitem__):  # the newest first: each goes to the head
+                found = zip(tags, self._client.call("HMGET", claims, *tags), strict=True)
+                deliveries = [self._recovered(queue, owner, tag, raw, b"s:" + tag in fields, 0) for tag, raw in found if raw is not None]
+                backs = [Settlement(delivery=d, verb=Verb.GIVE_BACK, attempts=d.attempts, suspect=d.suspect) for d in deliveries]
+                self.settle(backs[::-1])
 
     def fetch(
         self, queue: str, limit: int, *, owner: str, seq: int, settle: Sequence[Settlement] = (), parked: Sequence[str] = ()
@@ -206,18 +211,14 @@ class RedisBroker(Broker):
         outcomes: dict[int, bool] = {}
         order = sorted(sequence(settlements), key=lambda i: (settlements[i].delivery.queue, settlements[i].delivery.owner))
         for (queue, owner), run in groupby(order, key=lambda i: (settlements[i].delivery.queue, settlements[i].delivery.owner)):
-            indices = list(run)
-            for start in range(0, len(indices), CHUNK):
-                chunk = indices[start : start + CHUNK]
-                outcomes.update(zip(chunk, self._settle_chunk(queue, owner, [settlements[i] for i in chunk]), strict=True))
+            for chunk in chunks(((i, self._settle_args(settlements[i])) for i in run), lambda each: size_of(each[1])):
+                flags = self._settle_chunk(queue, owner, [args for _, args in chunk])
+                outcomes.update(zip((i for i, _ in chunk), flags, strict=True))
         return [outcomes[i] for i in range(len(settlements))]
 
-    def _settle_chunk(self, queue: str, owner: str, settlements: Sequence[Settlement]) -> Iterable[bool]:
+    def _settle_chunk(self, queue: str, owner: str, settlements: Sequence[Sequence[Any]]) -> Iterable[bool]:
         keys = self.keys(queue)
-        args: list[Any] = [keys.base, "\0".join(keys.ready), owner, len(settlements)]
-        for settlement in settlements:
-            args += self._settle_args(settlement)
-        flags = self._run("settle", *args)
+        flags = self._run("settle", keys.base, "\0".join(keys.ready), owner, len(settlements), *chain.from_iterable(settlements))
         return [False] * len(settlements) if flags is None else [flag == 1 for flag in flags]
 
     def _settle_args(self, settlement: Settlement) -> list[Any]:
@@ -314,9 +315,8 @@ class RedisBroker(Broker):
     def _by_place(self, letters: Sequence[DeadLetter]) -> Iterator[tuple[Keys, str, list[DeadLetter]]]:
         """Cut *letters* into what one script may take away."""
         for (queue, place), run in groupby(letters, key=lambda letter: (letter.queue, letter.place)):
-            group = list(run)
-            for start in range(0, len(group), CHUNK):
-                yield self.keys(queue), place, group[start : start + CHUNK]
+            for some in chunks(run, lambda letter: len(letter.raw)):
+                yield self.keys(queue), place, some
 
     def revoke(self, ids: Sequence[str], *, ttl: float, signal: str = "") -> None:
         self._revoked.add(ids, ttl=ttl, signal=signal)

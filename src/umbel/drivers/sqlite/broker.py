@@ -39,6 +39,7 @@ READY, DELAYED, PARKED, DEAD = 0, 1, 3, 4  # see schema.sql
 PROMOTED_AT_ONCE = 1000
 PURGED_AT_ONCE = 5000
 REVOKED_AT_ONCE = 1000
+MOST_BYTES = 8_000_000  # of messages after which a claim or a recovery ends, with at least one: others wait for the lock
 VALID = 0.5  # seconds after which an order to recover is void
 
 
@@ -98,10 +99,8 @@ class SQLiteBroker(Broker):
             if seq > last:
                 self._settle(connection, settle)
                 self._promote(connection, queue, PROMOTED_AT_ONCE)
-                fence = next_fence(connection)
-                for task in dict.fromkeys(parked):
-                    limit -= connection.execute(sql.CLAIM_PARKED, (owner, seq, fence, queue, task, limit)).rowcount
-                connection.execute(sql.CLAIM, (owner, seq, fence, queue, limit))
+                places = [(sql.PARKED_SIZES, sql.CLAIM_PARKED, (queue, task)) for task in dict.fromkeys(parked)]
+                claim(connection, [*places, (sql.READY_SIZES, sql.CLAIM, (queue,))], limit, owner=owner, seq=seq)
                 connection.execute(sql.SET_SEQ, (seq, queue, owner))
             rows = connection.execute(sql.CLAIMED, (queue, owner, seq))
             mark = revoked_mark(connection)
@@ -182,7 +181,8 @@ class SQLiteBroker(Broker):
                 return Recovered(deliveries=(), more=False)
             lost, fence = lapsed[0][0], next_fence(connection)
             connection.execute(sql.REAP, (queue, lost))
-            connection.execute(sql.TAKE_OVER, (owner, fence, queue, lost, limit))
+            fits, _ = fitting(connection.execute(sql.CLAIMED_SIZES, (queue, lost, limit)), MOST_BYTES)
+            connection.execute(sql.TAKE_OVER, (owner, fence, queue, lost, fits))
             taken = [delivery_of(queue, owner, row) for row in connection.execute(sql.TAKEN, (queue, owner, fence))]
             (left,) = connection.execute(sql.COUNT_CLAIMED, (queue, lost)).fetchone()
             if not left:
@@ -291,6 +291,25 @@ def last_seq(connection: sqlite3.Connection, queue: str, owner: str) -> int | No
     """Return the number of the owner's last fetch; None if it is not in the table, or reaped."""
     row = connection.execute(sql.OWNER, (queue, owner)).fetchone()
     return None if row is None else row[0]
+
+
+def claim(connection: sqlite3.Connection, places: Sequence[tuple[str, str, tuple[str, ...]]], limit: int, *, owner: str, seq: int) -> None:
+    """Claim up to *limit* messages of *places*: each has a statement for sizes, one that claims, and values for both."""
+    fence, left = next_fence(connection), MOST_BYTES
+    for sizes, statement, which in places:
+        fits, left = fitting(connection.execute(sizes, (*which, limit)), left)
+        if fits:
+            limit -= connection.execute(statement, (owner, seq, fence, *which, fits)).rowcount
+
+
+def fitting(sizes: Iterable[tuple[int]], left: int) -> tuple[int, int]:
+    """Return how many of *sizes* to take until *left* bytes are used up, and what is left then; the last may be larger."""
+    count = 0
+    for (size,) in sizes:
+        if left <= 0:
+            break
+        count, left = count + 1, left - size
+    return count, left
 
 
 def next_fence(connection: sqlite3.Connection) -> int:

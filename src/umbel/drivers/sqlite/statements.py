@@ -21,10 +21,13 @@ NEXT_FENCE: Final = "UPDATE umbel_meta SET value = value + 1 WHERE name = 'fence
 CLAIM: Final = """
 UPDATE umbel_messages SET place = 2, owner = ?, seq = ?, fence = ?, started = 0
 WHERE position IN (SELECT position FROM umbel_messages WHERE queue = ? AND place = 0 ORDER BY priority, position LIMIT ?)"""
+READY_SIZES: Final = "SELECT length(raw) FROM umbel_messages WHERE queue = ? AND place = 0 ORDER BY priority, position LIMIT ?"
 CLAIMED: Final = """
 SELECT position, fence, attempts, suspect, raw FROM umbel_messages
 WHERE queue = ? AND place = 2 AND owner = ? AND seq = ? ORDER BY priority, position"""
 COUNT_CLAIMED: Final = "SELECT count(*) FROM umbel_messages WHERE queue = ? AND place = 2 AND owner = ?"
+CLAIMED_SIZES: Final = """
+SELECT length(raw) FROM umbel_messages WHERE queue = ? AND place = 2 AND owner = ? ORDER BY priority, position LIMIT ?"""
 TAKE_OVER: Final = """
 UPDATE umbel_messages
 SET owner = ?, seq = 0, fence = ?, attempts = attempts + started, suspect = NOT started, started = 0
@@ -81,6 +84,8 @@ DEAD_OF: Final = f"{LETTER} AND place = 4 AND (at, position) < (?, ?) AND place 
 PARKED_OF: Final = f"{LETTER} AND place = 3 AND (at, position) > (?, ?) AND place >= 3 AND id = ? ORDER BY at, position LIMIT ?"
 ANY_PARKED: Final = "SELECT EXISTS (SELECT 1 FROM umbel_messages WHERE queue = ? AND place = 3)"
 PARKED_FOR: Final = "SELECT EXISTS (SELECT 1 FROM umbel_messages WHERE queue = ? AND place = 3 AND reason = ?)"
+PARKED_SIZES: Final = """
+SELECT length(raw) FROM umbel_messages WHERE queue = ? AND place = 3 AND reason = ? ORDER BY at, position LIMIT ?"""
 CLAIM_PARKED: Final = """
 UPDATE umbel_messages SET place = 2, owner = ?, seq = ?, fence = ?, started = 0
 WHERE position IN (SELECT position FROM umbel_messages WHERE queue = ? AND place = 3 AND reason = ? ORDER BY at, position LIMIT ?)"""

@@ -13,6 +13,7 @@ from uuid import uuid4
 
 import pytest
 
+from umbel.backend import Record
 from umbel.broker import Broker, Delivery, Item, Settlement, Verb
 from umbel.wire.message import Message, encode, glance
 
@@ -92,9 +93,11 @@ def ids_of(deliveries: Sequence[Delivery]) -> list[str]:
     return [glance(delivery.raw).id for delivery in deliveries]
 
 
-def settlement(delivery: Delivery, verb: Verb = Verb.ACK, *, reason: str = "", replacement: Item | None = None) -> Settlement:
-    """Make a settlement that writes nothing beside."""
-    return Settlement(delivery=delivery, verb=verb, reason=reason, replacement=replacement)
+def settlement(
+    delivery: Delivery, verb: Verb = Verb.ACK, *, reason: str = "", replacement: Item | None = None, records: Sequence[Record] = ()
+) -> Settlement:
+    """Make a settlement that writes nothing beside, but *records*."""
+    return Settlement(delivery=delivery, verb=verb, reason=reason, replacement=replacement, records=records)
 
 
 def succeeds_in_child(function: Callable[[], object]) -> bool:

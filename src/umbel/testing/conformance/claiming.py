@@ -69,6 +69,21 @@ class ClaimingPromises(BrokerSuite):
         assert self.total(broker, queue) == (2, 0, 2, 0, 0)
         assert broker.settle([settlement(d) for d in repeated]) == [True, True]
 
+    def test_large_messages_come_in_one_claim_or_several_and_a_repeat_gives_the_same(self, broker: Broker, queue: str) -> None:
+        broker.publish([item(queue, f"m{n}", size=3_000_000) for n in range(5)])
+        broker.join("w", [queue], lease=60)
+        taken: list[str] = []
+        for seq in range(1, 6):
+            found = ids_of(broker.fetch(queue, 5, owner="w", seq=seq))
+            assert ids_of(broker.fetch(queue, 5, owner="w", seq=seq)) == found
+            assert found or len(taken) == 5
+            taken += found
+        assert taken == [f"m{n}" for n in range(5)]
+        broker.leave("w", [queue])
+        broker.join("next", [queue], lease=60)
+        assert ids_of(broker.fetch(queue, 1, owner="next", seq=1)) == ["m0"]
+        assert self.total(broker, queue) == (4, 0, 1, 0, 0)
+
     def test_a_copy_of_an_older_fetch_that_comes_late_claims_nothing(self, broker: Broker, queue: str) -> None:
         broker.publish([item(queue, f"m{n}") for n in range(4)])
         broker.join("w", [queue], lease=60)

@@ -107,6 +107,22 @@ class RecoveringPromises(BrokerSuite):
         assert sorted(taken) == [f"m{n}" for n in range(5)]
         assert self.total(broker, queue) == (0, 0, 5, 0, 0)
 
+    def test_large_claims_are_recovered_in_one_step_or_several(self, broker: Broker, queue: str) -> None:
+        broker.publish([item(queue, f"m{n}", size=3_000_000) for n in range(4)])
+        broker.join("lost", [queue], lease=LEASE)
+        for seq in range(1, 5):
+            broker.fetch(queue, 1, owner="lost", seq=seq)
+        self.pass_time(LEASE * 1.2)
+        broker.join("heir", [queue], lease=60)
+        taken: list[str] = []
+        for _ in range(4):
+            step = broker.recover(queue, owner="heir", limit=10)
+            taken += ids_of(step.deliveries)
+            assert step.more == (len(taken) < 4)
+            if not step.more:
+                break
+        assert sorted(taken) == ["m0", "m1", "m2", "m3"]
+
     def test_another_may_finish_a_recovery(self, broker: Broker, queue: str) -> None:
         self.lapsed(broker, queue, claims=3)
         broker.join("second", [queue], lease=60)

@@ -3,6 +3,9 @@
 -- message from its place asks before its first write whether the next place takes it, or puts it there first.
 -- A queue is described by three arguments: base ("{q}"), and its ready lists joined by "\0".
 
+-- Bytes of messages after which a step ends, having taken at least one: its reply must begin in time, and its repeat is as large.
+local MOST_BYTES = 8000000
+
 local function now_us()
   local t = redis.call('TIME')
   return t[1] * 1000000 + t[2]
@@ -55,26 +58,31 @@ local function push(base, list, due, step, raw, now)
   end
 end
 
--- Move what is due to ready, at most limit messages (1000 at most: unpack has a limit), in the order of their due times.
--- Returns the error of a list that does not take them: they stay where they are.
+-- Move what is due to ready, at most limit messages (1000 at most: unpack has a limit), in the order of their due times; fewer if
+-- they are large: it looks at one, two, four… Returns the error of a list that does not take them: they stay where they are.
 local function promote(base, lists, limit, now)
-  local delayed = base .. '.delayed'
-  local due = redis.call('ZRANGEBYSCORE', delayed, '-inf', now / 1000, 'LIMIT', 0, limit)
-  local runs, moved, broken = {}, 0, nil
-  for i = 1, #due do
-    local list = lists[tonumber(string.sub(due[i], 1, 1)) + 1] or lists[1]
-    local run = runs[list] or {members = {}, raws = {}}
-    runs[list] = run
-    run.members[#run.members + 1] = due[i]
-    run.raws[#run.raws + 1] = string.sub(due[i], string.find(due[i], ':', 1, true) + 1)
-  end
-  for list, run in pairs(runs) do
-    local pushed = redis.pcall('LPUSH', list, unpack(run.raws))
-    if type(pushed) == 'table' then
-      broken = pushed
-    else
-      moved = moved + redis.call('ZREM', delayed, unpack(run.members))
+  local delayed, moved, kept, size, ask, broken = base .. '.delayed', 0, 0, 0, 1, nil
+  while moved + kept < limit and size < MOST_BYTES do
+    local due = redis.call('ZRANGEBYSCORE', delayed, '-inf', now / 1000, 'LIMIT', kept, math.min(ask, limit - moved - kept))
+    if #due == 0 then break end
+    local runs = {}
+    for i = 1, #due do
+      local list = lists[tonumber(string.sub(due[i], 1, 1)) + 1] or lists[1]
+      local run = runs[list] or {members = {}, raws = {}}
+      runs[list] = run
+      run.members[#run.members + 1] = due[i]
+      run.raws[#run.raws + 1] = string.sub(due[i], string.find(due[i], ':', 1, true) + 1)
+      size = size + #due[i]
     end
+    for list, run in pairs(runs) do
+      local pushed = redis.pcall('LPUSH', list, unpack(run.raws))
+      if type(pushed) == 'table' then
+        broken, kept = pushed, kept + #run.raws
+      else
+        moved = moved + redis.call('ZREM', delayed, unpack(run.members))
+      end
+    end
+    ask = ask * 2
   end
   ring(base, moved)
   return broken

@@ -32,9 +32,9 @@ reply[2] = table.concat(flags)
 promote(base, lists, 100, now)
 
 local note, fields = {seq, reply[1], reply[2]}, {}
-local found, broken = 0, nil
+local found, size, broken = 0, 0, nil
 local function claim(step, raw)
-  found = found + 1
+  found, size = found + 1, size + #raw
   local tag = seq .. ':' .. found .. ':' .. step
   fields[#fields + 1] = tag
   fields[#fields + 1] = raw
@@ -46,15 +46,17 @@ if nparked > 0 then ask_place(base, 'parked') end
 for i = 7, 6 + nparked do
   local first = '[t' .. ARGV[i] .. '\0'
   local members = redis.call('ZRANGEBYLEX', base .. '.parked:index', first, '(t' .. ARGV[i] .. '\1', 'LIMIT', 0, limit - found)
-  for _, member in ipairs(members) do claim(take_away(base, 'parked', string.sub(member, -16))) end
+  for _, member in ipairs(members) do
+    if size >= MOST_BYTES then break end
+    claim(take_away(base, 'parked', string.sub(member, -16)))
+  end
 end
 for step = 1, #lists do
-  if found >= limit then break end
-  local popped = redis.pcall('RPOP', lists[step], limit - found)
-  if popped and popped.err then -- a key of another type: what was taken from the lists before it must not be lost
-    broken = popped
-  elseif popped then
-    for i = 1, #popped do claim(step - 1, popped[i]) end
+  while found < limit and size < MOST_BYTES do
+    local popped = redis.pcall('RPOP', lists[step])
+    if type(popped) == 'table' then broken = popped end -- a key of another type: what was taken before it must not be lost
+    if type(popped) ~= 'string' then break end
+    claim(step - 1, popped)
   end
 end
 fields[#fields + 1] = 'last'

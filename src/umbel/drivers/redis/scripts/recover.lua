@@ -30,21 +30,24 @@ end
 local theirs, note = base .. '.claims:' .. dead, {number}
 local tags = claims_in(theirs)
 reply[1] = next_fence(base, now)
-for n = 1, math.min(limit, #tags) do
-  local from, raw = tags[n][4], redis.call('HGET', theirs, tags[n][4])
+local taken, size = 0, 0
+while taken < math.min(limit, #tags) and size < MOST_BYTES do
+  taken = taken + 1
+  local from, raw = tags[taken][4], redis.call('HGET', theirs, tags[taken][4])
   -- sequence numbers of recovered claims start far above those of fetches
-  local tag = (1000000000000 + redis.call('HINCRBY', mine, 'recovered', 1)) .. ':1:' .. tags[n][3]
+  local tag = (1000000000000 + redis.call('HINCRBY', mine, 'recovered', 1)) .. ':1:' .. tags[taken][3]
   local started = redis.call('HGET', theirs, 's:' .. from) and 1 or 0
   redis.call('HSET', mine, tag, raw)
   if started == 1 then redis.call('HSET', mine, 's:' .. tag, '1') end
   redis.call('HDEL', theirs, from, 's:' .. from)
+  size = size + #raw
   note[#note + 1] = tag
   reply[#reply + 1] = tag
   reply[#reply + 1] = started
   reply[#reply + 1] = raw
 end
 redis.call('HSET', mine, 'recovery', table.concat(note, ' '))
-if #tags <= limit then
+if taken == #tags then
   forget(base, dead)
   redis.call('ZREM', reaped, dead)
 end
