@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from umbel.drivers.sqlite import SQLiteBackend, SQLiteBroker
+from umbel.drivers.sqlite import SQLiteBackend, SQLiteBroker, statements
 from umbel.exceptions import BackendUnavailable, BrokerUnavailable, ImproperlyConfigured
 from umbel.testing.conformance.base import ids_of, item, settlement, succeeds_in_child
 
@@ -199,3 +199,10 @@ def test_a_purge_of_many_messages_goes_in_steps_between_which_others_write(broke
     assert len(written) >= 5
     assert broker.depth(["q"])["q"].ready == len(written)  # what came while it purged is kept
     other.close()
+
+
+@pytest.mark.parametrize("statement", [statements.DEAD_OF, statements.PARKED_OF])
+def test_the_letters_of_one_id_are_found_by_their_index(broker, statement):
+    with broker._database.read() as connection:
+        plan = connection.execute(f"EXPLAIN QUERY PLAN {statement}", ("q", 0.0, 0, "id", 10)).fetchall()
+    assert "umbel_put_away (id=?)" in plan[0][-1]

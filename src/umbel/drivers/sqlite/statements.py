@@ -77,11 +77,13 @@ DELETE FROM umbel_messages WHERE position IN (
     SELECT position FROM umbel_messages WHERE queue = ? AND place = 1 AND position <= ? LIMIT ?)"""
 
 # Letters are named by their position and time; the position may have been used again, the two together are not.
-LETTER = "SELECT position, id, raw, reason, evidence, at FROM umbel_messages WHERE queue = ?"
-DEAD: Final = f"{LETTER} AND place = 4 AND (at, position) < (?, ?) ORDER BY at DESC, position DESC LIMIT ?"
-PARKED: Final = f"{LETTER} AND place = 3 AND (at, position) > (?, ?) ORDER BY at, position LIMIT ?"
-DEAD_OF: Final = f"{LETTER} AND place = 4 AND (at, position) < (?, ?) AND place >= 3 AND id = ? ORDER BY at DESC, position DESC LIMIT ?"
-PARKED_OF: Final = f"{LETTER} AND place = 3 AND (at, position) > (?, ?) AND place >= 3 AND id = ? ORDER BY at, position LIMIT ?"
+LETTER = "SELECT position, id, raw, reason, evidence, at FROM umbel_messages"
+DEAD: Final = f"{LETTER} WHERE queue = ? AND place = 4 AND (at, position) < (?, ?) ORDER BY at DESC, position DESC LIMIT ?"
+PARKED: Final = f"{LETTER} WHERE queue = ? AND place = 3 AND (at, position) > (?, ?) ORDER BY at, position LIMIT ?"
+# Of one id: by its own index, which SQLite would not choose; it is one of `place >= 3`, and taken only where these words stand.
+LETTER_OF = f"{LETTER} INDEXED BY umbel_put_away WHERE queue = ? AND place >= 3"
+DEAD_OF: Final = f"{LETTER_OF} AND place = 4 AND (at, position) < (?, ?) AND id = ? ORDER BY at DESC, position DESC LIMIT ?"
+PARKED_OF: Final = f"{LETTER_OF} AND place = 3 AND (at, position) > (?, ?) AND id = ? ORDER BY at, position LIMIT ?"
 ANY_PARKED: Final = "SELECT EXISTS (SELECT 1 FROM umbel_messages WHERE queue = ? AND place = 3)"
 PARKED_FOR: Final = "SELECT EXISTS (SELECT 1 FROM umbel_messages WHERE queue = ? AND place = 3 AND reason = ?)"
 PARKED_SIZES: Final = """
