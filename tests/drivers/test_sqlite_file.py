@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 
 from umbel.drivers.sqlite import SQLiteBackend, SQLiteBroker, statements
+from umbel.drivers.sqlite.bell import Bell
 from umbel.exceptions import BackendUnavailable, BrokerUnavailable, ImproperlyConfigured
 from umbel.testing.conformance.base import ids_of, item, settlement, succeeds_in_child
 
@@ -206,3 +207,32 @@ def test_the_letters_of_one_id_are_found_by_their_index(broker, statement):
     with broker._database.read() as connection:
         plan = connection.execute(f"EXPLAIN QUERY PLAN {statement}", ("q", 0.0, 0, "id", 10)).fetchall()
     assert "umbel_put_away (id=?)" in plan[0][-1]
+
+
+class EarlyBell(Bell):
+    """Hears one write, long before it is on the disk, and nothing more."""
+
+    def wait(self, seconds):
+        if not self.heard:
+            self.heard, self.rang = True, time.monotonic()
+            return True
+        threading.Event().wait(seconds)
+        return False
+
+    heard = False
+
+
+@pytest.mark.parametrize("waits", [1, 4])
+def test_what_a_slow_disk_writes_is_seen_soon_after_it_is_there_also_by_a_later_wait(broker, path, waits):
+    broker.publish([item("other", "a")])
+    broker.join("w", ["q"], lease=60)
+    broker._database._bells.bell = EarlyBell(str(path))
+    other, written = SQLiteBroker(f"sqlite:///{path}"), []
+    writer = threading.Timer(0.5, lambda: (other.publish([item("q", "b")]), written.append(time.monotonic())))
+    writer.start()
+    for n in range(waits):
+        broker.wait("w", ["q"], 5.0 if n == waits - 1 else 0.05)
+    seen = time.monotonic()
+    writer.join()
+    other.close()
+    assert seen - written[0] < 0.2

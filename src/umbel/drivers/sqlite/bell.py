@@ -11,6 +11,7 @@ import os
 import select
 import struct
 import sys
+import time
 from pathlib import Path
 
 __all__ = ["Bell"]
@@ -26,6 +27,7 @@ class Bell:
         self._name = os.fsencode(Path(path).name)
         self._pid = os.getpid()
         self._descriptor = listen(Path(path).parent)
+        self.rang = time.monotonic()  # when it did last; perhaps just before it was there
 
     @property
     def hears(self) -> bool:
@@ -36,7 +38,10 @@ class Bell:
         """Wait for a change, at most this long; answer whether there was one."""
         poll = select.poll()  # unlike `select` it knows descriptors above 1023, which a busy web server has
         poll.register(self._descriptor, select.POLLIN)
-        return bool(poll.poll(seconds * 1000)) and self._read()
+        rings = bool(poll.poll(seconds * 1000)) and self._read()
+        if rings:
+            self.rang = time.monotonic()
+        return rings
 
     def _read(self) -> bool:
         """Take all events, and answer whether one is of our files: others may live in the folder."""

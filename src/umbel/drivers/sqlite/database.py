@@ -21,7 +21,8 @@ __all__ = ["Database", "path_of"]
 
 SCHEMA = 2
 SHORTEST_POLL, LONGEST_POLL = 0.0005, 0.015  # seconds between two looks at the file
-ECHO = 0.05  # seconds of looking after the bell has rung
+ECHO = 0.05  # seconds of looking often after the bell has rung
+SLOWEST_SYNC = 2.0  # seconds of looking at all: it rings at a write, and others see what was written once it is on the disk
 LONGEST_PAUSE = 0.005  # seconds between two attempts to get the lock that another process holds
 
 REMEDIES = {
@@ -112,7 +113,7 @@ class Database:
         """
         bell = self._bell()  # before the first look, so that it hears all that is not seen
         deadline = time.monotonic() + timeout
-        again, seen, echo = 0.0, None, 0.0
+        again, seen = 0.0, None
         while True:
             with self.read() as connection:
                 commits = self.commits
@@ -126,10 +127,9 @@ class Database:
             if again <= now or now >= deadline:
                 return
             left = max(0.0, min(deadline, again) - now)
-            if bell.hears and now >= echo:
-                if bell.wait(left):
-                    # It rang at a write, and what was written is seen only after it is on the disk: look on for a while.
-                    echo, self._pause = time.monotonic() + ECHO, SHORTEST_POLL
+            if bell.hears and now >= bell.rang + ECHO:
+                if bell.wait(left if now >= bell.rang + SLOWEST_SYNC else min(left, LONGEST_POLL)):
+                    self._pause = SHORTEST_POLL
                 continue
             with self._changed:
                 if self.commits == commits:
