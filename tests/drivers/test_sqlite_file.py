@@ -4,12 +4,15 @@ import sqlite3
 import threading
 import time
 from pathlib import Path
+from uuid import uuid4
 
 import pytest
 
+from umbel.backend import Record
 from umbel.drivers.sqlite import SQLiteBackend, SQLiteBroker, statements
 from umbel.drivers.sqlite.bell import Bell
 from umbel.exceptions import BackendUnavailable, BrokerUnavailable, ImproperlyConfigured
+from umbel.testing import FakeClock
 from umbel.testing.conformance.base import ids_of, item, settlement, succeeds_in_child
 
 
@@ -207,6 +210,23 @@ def test_the_letters_of_one_id_are_found_by_their_index(broker, statement):
     with broker._database.read() as connection:
         plan = connection.execute(f"EXPLAIN QUERY PLAN {statement}", ("q", 0.0, 0, "id", 10)).fetchall()
     assert "umbel_put_away (id=?)" in plan[0][-1]
+
+
+def test_results_that_have_expired_make_room_for_those_that_are_stored(path):
+    clock = FakeClock()
+    backend = SQLiteBackend(f"sqlite:///{path}", clock=clock)
+
+    def store(count):
+        backend.store([Record(id=str(uuid4()), state="SUCCESS", meta=b"{}", expires=60) for _ in range(count)])
+        with backend._database.read() as connection:
+            return connection.execute("SELECT count(*) FROM umbel_results").fetchone()[0]
+
+    assert store(100) == 100
+    clock.advance(61)
+    assert store(10) == 90
+    assert store(50) == 60
+    assert store(1) == 61
+    backend.close()
 
 
 class EarlyBell(Bell):

@@ -17,6 +17,8 @@ __all__ = ["SQLiteBackend", "write_record"]
 
 CHUNK = 500  # results deleted in one transaction: others want to write too
 
+PRUNED_WITH_EACH = 2  # expired results deleted with each that is written: more than one, so that they become fewer
+
 FIND = "SELECT state, fence FROM umbel_results WHERE id = ? AND (expires IS NULL OR expires > ?)"
 READ = "SELECT meta FROM umbel_results WHERE id = ? AND (expires IS NULL OR expires > ?)"
 WRITE = "INSERT OR REPLACE INTO umbel_results (id, state, fence, expires, meta) VALUES (?, ?, ?, ?, ?)"
@@ -69,11 +71,12 @@ class SQLiteBackend(ResultBackend):
 
 
 def write_record(connection: sqlite3.Connection, record: Record, now: float) -> bool:
-    """Store one result in the transaction that is open, unless what is there forbids it."""
+    """Store one result in the transaction that is open, unless what is there forbids it; and delete some that have expired."""
     old = connection.execute(FIND, (record.id, now)).fetchone()
     if old is not None and not may_replace(record, *old):
         return False
     expires = None if record.expires is None else now + record.expires
     fence = max(record.fence, old[1] if old else 0)
     connection.execute(WRITE, (record.id, record.state, fence, expires, record.meta))
+    connection.execute(PRUNE, (now, PRUNED_WITH_EACH))
     return True
