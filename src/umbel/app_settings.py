@@ -10,7 +10,8 @@ from zoneinfo import ZoneInfo
 from umbel import config_sources
 from umbel.breaker import Breaker
 from umbel.config import Settings
-from umbel.connections import backend_maker, broker_maker, broker_url, without_password
+from umbel.config_values import masked
+from umbel.connections import backend_maker, broker_maker, broker_url
 from umbel.letters import Letters
 from umbel.meta import decode_meta
 from umbel.queues import consumed_queues, describe_queues, router_of
@@ -170,8 +171,8 @@ class ConfiguredApp:
 
     def broker_address(self) -> str:
         """Return where messages are sent, without the password."""
-        return without_password(broker_url(self.conf))
+        return masked(broker_url(self.conf))
 
     def backend_address(self) -> str:
         """Return where results are kept, without the password."""
-        return without_password(self.conf.result_backend or "disabled://")
+        return masked(self.conf.result_backend or "disabled://")

@@ -11,7 +11,7 @@ import threading
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, Generic, Protocol, TypeVar
 
-from umbel.drivers import open_backend, open_broker, without_password
+from umbel.drivers import open_backend, open_broker
 from umbel.exceptions import ImproperlyConfigured
 
 if TYPE_CHECKING:
@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from umbel.broker import Broker
     from umbel.config import Settings
 
-__all__ = ["Connection", "backend_maker", "base_dir", "broker_maker", "broker_url", "without_password"]
+__all__ = ["Connection", "backend_maker", "base_dir", "broker_maker", "broker_url"]
 
 
 class Closes(Protocol):

@@ -1,6 +1,7 @@
 """How long a call waits for a broker that does not answer."""
 
 import contextlib
+import re
 import select
 import socket
 import threading
@@ -10,6 +11,8 @@ from urllib.parse import urlsplit
 import pytest
 
 from umbel import Celery
+from umbel.broker import Item
+from umbel.drivers import open_broker
 from umbel.exceptions import BrokerUnavailable
 
 LIMIT = 1.0  # seconds
@@ -94,3 +97,49 @@ def test_a_broker_that_comes_back_between_two_attempts_gets_the_message(redis_ur
         app.broker.close()
     with Celery("deadline", broker=redis_url, broker_transport_options=options) as app:
         assert app.broker.depth(["celery"])["celery"].ready == 1
+
+
+@contextlib.contextmanager
+def slow_server(lag, slow):
+    """A server that has an answer to each command, those that match *slow* after *lag* seconds."""
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        over = threading.Event()
+        thread = threading.Thread(target=answer, args=(listener, lag, slow, over))
+        thread.start()
+        try:
+            yield f"redis://me:secret@127.0.0.1:{listener.getsockname()[1]}/3"
+        finally:
+            over.set()
+            listener.shutdown(socket.SHUT_RDWR)
+            thread.join()
+
+
+def answer(listener, lag, slow, over):
+    with contextlib.ExitStack() as held, contextlib.suppress(OSError):
+        while True:
+            connection = held.enter_context(listener.accept()[0])
+            with contextlib.suppress(OSError):  # who called has hung up
+                while data := connection.recv(65536):
+                    for command in re.findall(rb"\*\d+\r\n\$\d+\r\n(\w+)", data):
+                        if re.match(slow, command):
+                            over.wait(lag)
+                        connection.sendall(b":1\r\n" if command in {b"EVALSHA", b"LPUSH"} else b"+OK\r\n")
+
+
+def test_a_broker_that_takes_its_time_for_each_step_of_connecting_is_given_up_in_time():
+    with slow_server(LIMIT * 0.35, b"AUTH|CLIENT|SELECT") as url:
+        took, said = time_to_refusal(url)
+    assert took < LIMIT + 0.2
+    assert "does not answer" in said
+
+
+@pytest.mark.parametrize("count", [1, 2])
+def test_a_broker_that_takes_its_time_for_each_part_of_a_batch_is_given_up_in_time(count):
+    items = [Item(raw=b"{}", queue=f"q{n}", id="x") for n in range(5) for _ in range(count)]
+    with slow_server(LIMIT * 0.35, b"EVALSHA|LPUSH") as url, contextlib.closing(open_broker(url, timeout=LIMIT)) as broker:
+        broker.open()
+        started = time.monotonic()
+        with pytest.raises(BrokerUnavailable) as caught:
+            broker.publish(items)
+    assert time.monotonic() - started < LIMIT + 0.2
+    assert caught.value.maybe_sent

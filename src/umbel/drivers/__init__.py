@@ -116,7 +116,7 @@ def find(scheme: str, url: str, drivers: Mapping[str, Driver], kind: str) -> Dri
     known = ", ".join(sorted(drivers))
     if scheme in PLANNED:
         raise NotSupported(f"The driver for {PLANNED[scheme]} ({scheme}://) is not built yet. Known: {known}.")
-    raise ImproperlyConfigured(f"No {kind} driver for {scheme!r} in {without_password(url)!r}. Known: {known}.")
+    raise ImproperlyConfigured(f"No {kind} driver for {scheme!r} in {masked(url)!r}. Known: {known}.")
 
 
 def load(driver: Driver, scheme: str, name: str) -> Any:
@@ -154,8 +154,3 @@ def sqlite_url(url: str, base_dir: str | Path | None) -> str:
         )
     path = Path(base_dir or Path.cwd()) / rest[1:]
     return f"sqlite:///{path.absolute()}"
-
-
-def without_password(url: str) -> str:
-    """Return *url* without its password."""
-    return masked(url)

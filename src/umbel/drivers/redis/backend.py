@@ -67,7 +67,7 @@ class RedisBackend(ResultBackend):
                 if not connection.can_read(left):
                     break
                 document = connection.read_response(disable_decoding=True)[2]
-            connection.send_command("UNSUBSCRIBE", key)
+            connection.send_command("UNSUBSCRIBE", key, check_health=False)  # a PING has another reply while it is subscribed
             while connection.read_response(disable_decoding=True)[0] != b"unsubscribe":
                 pass
         return document

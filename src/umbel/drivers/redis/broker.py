@@ -98,31 +98,33 @@ class RedisBroker(Broker):
             client.close()
 
     def _publish(self, client: Client, items: Sequence[Item]) -> None:
-        begun = False
-        for (queue, later, priority), run in groupby(items, key=place_of):
+        by, begun = time.monotonic() + client.timeout, False
+        for (queue, later, priority), group in grouped(items).items():
             keys = self.keys(queue)
-            for chunk in chunks(run, lambda item: len(item.raw)):
+            for chunk in chunks(group, lambda item: len(item.raw)):
+                if begun and time.monotonic() > by:
+                    raise BrokerUnavailable(f"Redis at {client.url} did not take all within {client.timeout:g} s.", maybe_sent=True)
                 try:
                     if later:
-                        self._store(client, "publish", [arg for item in chunk for arg in self._push_args(item)])
+                        self._store(client, "publish", [arg for item in chunk for arg in self._push_args(item)], by)
                     else:
-                        self._push(client, keys, keys.ready[steps_of(self._steps, priority)], [item.raw for item in chunk])
+                        self._push(client, keys, keys.ready[steps_of(self._steps, priority)], [item.raw for item in chunk], by)
                 except BrokerUnavailable as exc:
                     exc.maybe_sent = exc.maybe_sent or begun  # what came before this chunk is stored
                     raise
                 begun = True
 
-    def _push(self, client: Client, keys: Keys, ready: str, raws: list[bytes]) -> None:
+    def _push(self, client: Client, keys: Keys, ready: str, raws: list[bytes], by: float) -> None:
         if len(raws) == 1:
-            self._store(client, "publish_now", (keys.base, ready, raws[0]))
+            self._store(client, "publish_now", (keys.base, ready, raws[0]), by)
             return
         # a script would copy every message twice more
-        self._insist(client, client.pipeline([("LPUSH", ready, *raws), *self._confirmation(client)]))
+        self._insist(client, client.pipeline([("LPUSH", ready, *raws), *self._confirmation(client)], by=by))
         with suppress(BrokerUnavailable):  # they are stored: who misses the bell finds them within LONGEST_WAIT
-            client.run(self._scripts["ring"], keys.base, len(raws))
+            client.run_many(self._scripts["ring"], [(keys.base, len(raws))], by=by)
 
-    def _store(self, client: Client, script: str, args: Sequence[Any]) -> None:
-        self._insist(client, client.run_then(self._scripts[script], args, *self._confirmation(client)))
+    def _store(self, client: Client, script: str, args: Sequence[Any], by: float) -> None:
+        self._insist(client, client.run_then(self._scripts[script], args, *self._confirmation(client), by=by))
 
     def _confirmation(self, client: Client) -> Sequence[Sequence[Any]]:
         """Return the command that waits for replicas, if the user wants it; it is about what its own connection wrote."""
@@ -331,9 +333,12 @@ class RedisBroker(Broker):
         return False
 
 
-def place_of(item: Item) -> tuple[str, bool, int]:
-    """Return what the messages of one LPUSH have in common."""
-    return item.queue, item.due is not None, item.priority
+def grouped(items: Sequence[Item]) -> dict[tuple[str, bool, int], list[Item]]:
+    """Group *items* by what the messages of one LPUSH have in common: queue, whether they wait, priority. Each group keeps their order."""
+    groups: dict[tuple[str, bool, int], list[Item]] = {}
+    for item in items:
+        groups.setdefault((item.queue, item.due is not None, item.priority), []).append(item)
+    return groups
 
 
 def milliseconds(due: float | None) -> str:

@@ -6,6 +6,7 @@ URL parsing, its connections and its parser.
 
 from __future__ import annotations
 
+import math
 import os
 import threading
 import time
@@ -28,11 +29,12 @@ from umbel.exceptions import BrokerUnavailable, ImproperlyConfigured
 
 __all__ = ["Client", "Script", "load_script"]
 
-PASSED_OPTIONS = ("socket_keepalive", "health_check_interval", "ssl_cert_reqs", "ssl_ca_certs", "ssl_certfile", "ssl_keyfile", "username")
+PASSED_OPTIONS = ("socket_keepalive", "health_check_interval", "ssl_cert_reqs", "ssl_ca_certs", "ssl_certfile", "ssl_keyfile")
 IDLE_CHECK = 1.0  # seconds after which a pooled connection is looked at before it is used: the server may have closed it
 FAULTS = (RedisError, OSError)
 # What a server refuses at the first write of a script, as its state forbids all writes.
 REFUSED_FIRST = ("command not allowed when used memory", "MISCONF", "read only replica", "NOREPLICAS")
+REPLY_SHARE = 0.6  # of the time for a call; the rest is for the connection: together they keep the deadline
 SHORTEST_WAIT = 0.05  # seconds for a reply, when connecting took all of the time
 
 
@@ -59,15 +61,14 @@ class Client:
         passed = {name: options[name] for name in PASSED_OPTIONS if name in options}
         self._given = url, options
         try:
-            # Two fifths of the time for the connection, the rest for the reply: together they keep the deadline.
             pool = redis.ConnectionPool.from_url(
                 url,
-                socket_connect_timeout=timeout * 0.4,
-                socket_timeout=timeout * 0.6,
+                socket_connect_timeout=timeout * (1 - REPLY_SHARE),
+                socket_timeout=timeout * REPLY_SHARE,
                 retry=Retry(NoBackoff(), 0),
-                protocol=2,
                 **passed,
             )
+            pool.connection_kwargs["protocol"] = 2  # also where the URL asks for another: replies are read as this one has them
             self._named = is_name(str(pool.connection_kwargs.get("host", "localhost")))
         except (ValueError, TypeError) as exc:
             # Without its cause: a parser may have cut the URL in the middle of the password, and says the part.
@@ -116,7 +117,9 @@ class Client:
 
     def connect(self) -> Any:
         """Open a connection of the caller's own."""
-        connection = self._make()
+        connection, end = self._make(), time.monotonic() + self.timeout
+        read = connection.read_response
+        connection.read_response = lambda *args, **how: read(*args, **{"timeout": left_until(end), **how})  # of AUTH, SELECT and so on
         try:
             if self._named:
                 in_time(connection.connect, self.timeout)
@@ -128,6 +131,8 @@ class Client:
                 f"Redis at {self.url} does not answer: {reason}. Check that it runs and that the URL is right.",
                 unreachable=not isinstance(exc, (ResponseError, AuthenticationError, BusyLoadingError)),  # those are answers
             ) from harmless(exc, reason)
+        finally:
+            del connection.read_response
         return connection
 
     def call(self, *command: Any, timeout: float | None = None) -> Any:
@@ -138,35 +143,38 @@ class Client:
         """Run one script."""
         return self.run_many(script, [args])[0]
 
-    def run_then(self, script: Script, args: Sequence[Any], *after: Sequence[Any]) -> list[Any]:
+    def run_then(self, script: Script, args: Sequence[Any], *after: Sequence[Any], by: float = math.inf) -> list[Any]:
         """Run one script, and then the commands *after*, in one round trip."""
         try:
-            return self.pipeline([("EVALSHA", script.sha, 0, *args), *after])
-        except NoScriptError:
-            return self.pipeline([("EVAL", script.text, 0, *args), *after])
+            return self.pipeline([("EVALSHA", script.sha, 0, *args), *after], by=by)
+        except NoScriptError:  # nothing ran: the server has never seen the script, or was restarted
+            return self.pipeline([("EVAL", script.text, 0, *args), *after], by=by)  # and is known from now on
 
-    def run_many(self, script: Script, calls: Sequence[Sequence[Any]]) -> list[Any]:
+    def run_many(self, script: Script, calls: Sequence[Sequence[Any]], *, by: float = math.inf) -> list[Any]:
         """Run one script for each of *calls*, in one round trip."""
         try:
-            return self.pipeline([("EVALSHA", script.sha, 0, *args) for args in calls])
-        except NoScriptError:  # nothing ran: the server has never seen the script, or was restarted
-            return self.pipeline([("EVAL", script.text, 0, *args) for args in calls])  # and is known from now on
+            return self.pipeline([("EVALSHA", script.sha, 0, *args) for args in calls], by=by)
+        except NoScriptError:
+            return self.pipeline([("EVAL", script.text, 0, *args) for args in calls], by=by)
 
-    def pipeline(self, commands: Sequence[Sequence[Any]], *, timeout: float | None = None) -> list[Any]:
+    def pipeline(self, commands: Sequence[Sequence[Any]], *, timeout: float | None = None, by: float = math.inf) -> list[Any]:
         """Send *commands* in one write and return their replies; an error reply is raised after all were read.
+
+        All of them are to be there after *timeout* seconds, and at *by* (by `time.monotonic`).
 
         Raises:
             BrokerUnavailable: with `maybe_sent`, as the connection broke after the commands were sent.
         """
         started = time.monotonic()
         connection = self._take()
-        if timeout is None and (spent := time.monotonic() - started) > self.timeout * 0.4:  # connecting took what the reply has not now
-            timeout = max(self.timeout - spent, SHORTEST_WAIT)
+        if timeout is None:
+            by = min(by, started + self.timeout)  # connecting may have taken some of the time that the replies have
+        end = min(by, time.monotonic() + (timeout or self.timeout * REPLY_SHARE))
         replies: list[Any] = []
         try:  # as `connection` does, whose generator would cost more than the rest of this
             connection.send_packed_command([packed(commands)])
             for _ in commands:
-                replies.append(self._read(connection, timeout))  # noqa: PERF401 - those that came count when the next does not
+                replies.append(self._read(connection, left_until(end)))  # noqa: PERF401 - those that came count when the next does not
         except BaseException as exc:
             connection.disconnect()
             if isinstance(exc, FAULTS):
@@ -200,10 +208,8 @@ class Client:
         return without_secrets(str(exc), self._given[0]).rstrip(".")
 
     @staticmethod
-    def _read(connection: Any, timeout: float | None) -> Any:
+    def _read(connection: Any, timeout: float) -> Any:
         try:
-            if timeout is None:
-                return connection.read_response(disable_decoding=True)
             return connection.read_response(disable_decoding=True, timeout=timeout)
         except ResponseError as exc:  # the other replies of the pipeline are still to be read
             return exc
@@ -250,6 +256,11 @@ def in_time(connect: Callable[[], None], seconds: float) -> None:
         raise TimeoutError(f"looking up its name and connecting took more than {seconds:g} s")
     if failed:
         raise failed[0]
+
+
+def left_until(end: float) -> float:
+    """Return how long a reply may take that is to be there at *end*: a little is given to one that may have come."""
+    return max(end - time.monotonic(), SHORTEST_WAIT)
 
 
 def packed(commands: Sequence[Sequence[Any]]) -> bytes:
