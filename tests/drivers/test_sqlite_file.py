@@ -1,16 +1,19 @@
 import os
 import signal
 import sqlite3
+import sys
 import threading
 import time
+import weakref
 from pathlib import Path
 from uuid import uuid4
 
 import pytest
 
 from umbel.backend import Record
-from umbel.drivers.sqlite import SQLiteBackend, SQLiteBroker, statements
+from umbel.drivers.sqlite import SQLiteBackend, SQLiteBroker, database, statements
 from umbel.drivers.sqlite.bell import Bell
+from umbel.drivers.sqlite.database import Database
 from umbel.exceptions import BackendUnavailable, BrokerUnavailable, ImproperlyConfigured
 from umbel.testing import FakeClock
 from umbel.testing.conformance.base import ids_of, item, settlement, succeeds_in_child
@@ -227,6 +230,30 @@ def test_results_that_have_expired_make_room_for_those_that_are_stored(path):
     assert store(50) == 60
     assert store(1) == 61
     backend.close()
+
+
+def test_a_process_may_fork_while_a_thread_opens_databases(path, monkeypatch):
+    monkeypatch.setattr(database, "DATABASES", weakref.WeakSet())
+    interval, over = sys.getswitchinterval(), threading.Event()
+    kept = [Database(str(path), options={}, timeout=1.0, error=BrokerUnavailable) for _ in range(300)]
+
+    def work():
+        while not over.is_set():
+            mine = [Database(str(path), options={}, timeout=1.0, error=BrokerUnavailable) for _ in range(20)]
+            mine.clear()
+
+    sys.setswitchinterval(1e-5)
+    thread = threading.Thread(target=work)
+    thread.start()
+    try:
+        for _ in range(200):
+            database.before_fork()
+            database.after_fork_in_parent()
+    finally:
+        sys.setswitchinterval(interval)
+        over.set()
+        thread.join()
+    assert len(kept) == 300
 
 
 class EarlyBell(Bell):

@@ -247,19 +247,23 @@ class Database:
 
 DATABASES: weakref.WeakSet[Database] = weakref.WeakSet()
 LEAKED: list[sqlite3.Connection] = []
+LOCK = threading.RLock()  # of DATABASES; held over a fork
 hooked = threading.Event()
 
 
 def watch_forks(database: Database) -> None:
     """Let *database* know when this process forks."""
-    DATABASES.add(database)
-    if not hooked.is_set():
+    with LOCK:
+        DATABASES.add(database)
+        if hooked.is_set():
+            return
         hooked.set()
         os.register_at_fork(before=before_fork, after_in_parent=after_fork_in_parent, after_in_child=after_fork_in_child)
 
 
 def before_fork() -> None:
     """Get all databases ready for a fork."""
+    LOCK.acquire()
     for database in list(DATABASES):
         database.before_fork()
 
@@ -268,12 +272,14 @@ def after_fork_in_parent() -> None:
     """Let all databases be used again."""
     for database in list(DATABASES):
         database.after_fork_in_parent()
+    LOCK.release()
 
 
 def after_fork_in_child() -> None:
     """Let all databases be used in the child."""
     for database in list(DATABASES):
         database.after_fork_in_child()
+    LOCK.release()
 
 
 def identity(path: str) -> tuple[int, int] | None:
