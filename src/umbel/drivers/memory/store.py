@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import threading
 from collections import defaultdict
 from collections.abc import Sequence
@@ -19,6 +20,11 @@ from umbel.bus import Heard
 from umbel.drivers.acceptance import may_replace
 
 __all__ = ["Held", "Message", "Owner", "Queue", "Result", "Store", "store_of"]
+
+
+# Of all stores. A process that forks holds it meanwhile: no other thread has it then, who is not there in the child to give it back.
+LOCK = threading.RLock()
+os.register_at_fork(before=LOCK.acquire, after_in_parent=LOCK.release, after_in_child=LOCK.release)
 
 
 @dataclass(slots=True, eq=False)
@@ -100,10 +106,10 @@ class Held(NamedTuple):
 
 
 class Store:
-    """All queues and results under one lock. Its methods expect the caller to hold `changed`."""
+    """All queues and results under the lock. Its methods expect the caller to hold `changed`."""
 
     def __init__(self) -> None:
-        self.changed = threading.Condition()
+        self.changed = threading.Condition(LOCK)
         self.queues: defaultdict[str, Queue] = defaultdict(Queue)
         self.results: dict[str, Result] = {}
         self.leases: dict[str, Held] = {}

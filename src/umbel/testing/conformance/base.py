@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import json
 import os
+import signal
 import threading
 import time
 import traceback
@@ -17,7 +18,7 @@ from umbel.backend import Record
 from umbel.broker import Broker, Delivery, Item, Settlement, Verb
 from umbel.wire.message import Message, encode, glance
 
-__all__ = ["LEASE", "BrokerSuite", "ids_of", "item", "settlement", "succeeds_in_child"]
+__all__ = ["LEASE", "BrokerSuite", "ends_in_time", "ids_of", "item", "settlement", "succeeds_in_child"]
 
 LEASE = 0.3  # seconds; a driver without a clock of its own is waited for in real time
 PATIENCE = 10.0  # seconds that a condition may take to come true
@@ -113,3 +114,14 @@ def succeeds_in_child(function: Callable[[], object]) -> bool:
         finally:
             os._exit(code)
     return os.waitpid(pid, 0)[1] == 0
+
+
+def ends_in_time(function: Callable[[], object]) -> bool:
+    """Run *function* in a fork of this process, and answer whether it returned before it had to be ended."""
+
+    def work() -> None:
+        signal.setitimer(signal.ITIMER_REAL, PATIENCE / 2)  # whose signal ends it
+        signal.signal(signal.SIGALRM, signal.SIG_DFL)
+        function()
+
+    return succeeds_in_child(work)

@@ -11,7 +11,7 @@ from concurrent.futures import ThreadPoolExecutor
 import pytest
 
 from umbel.broker import Broker
-from umbel.testing.conformance.base import BrokerSuite, ids_of, item, settlement, succeeds_in_child
+from umbel.testing.conformance.base import BrokerSuite, ends_in_time, ids_of, item, settlement, succeeds_in_child
 
 __all__ = ["PublishingPromises"]
 
@@ -81,6 +81,23 @@ class PublishingPromises(BrokerSuite):
         with ThreadPoolExecutor(8) as pool:
             list(pool.map(lambda n: broker.publish([item(queue, f"{n}-{k}") for k in range(5)]), range(40)))
         assert self.total(broker, queue)[0] == 200
+
+    @pytest.mark.filterwarnings("ignore:.*multi-threaded.*fork:DeprecationWarning")
+    def test_a_child_may_use_it_though_another_thread_of_its_parent_did_so_at_the_fork(self, broker: Broker, queue: str) -> None:
+        over = threading.Event()
+
+        def publish() -> None:
+            while not over.is_set():
+                broker.publish([item(queue, "a") for _ in range(50)])
+
+        thread = threading.Thread(target=publish)
+        thread.start()
+        try:
+            for _ in range(10):
+                assert ends_in_time(lambda: broker.depth([queue]))
+        finally:
+            over.set()
+            thread.join()
 
     def test_a_delayed_message_waits_until_it_is_due(self, broker: Broker, queue: str) -> None:
         due = self.now() + 0.3
