@@ -204,6 +204,7 @@ class Broker(ABC):
 
         Raises:
             BrokerUnavailable: nothing was stored, or, if `maybe_sent`, perhaps everything was.
+            ValueError: one is due at nan, and nothing was stored.
         """
 
     @abstractmethod

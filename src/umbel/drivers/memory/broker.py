@@ -27,6 +27,7 @@ from umbel.broker import (
     Verb,
 )
 from umbel.clock import Clock, SystemClock
+from umbel.drivers.acceptance import refuse_odd_times
 from umbel.drivers.memory.backend import MemoryBackend
 from umbel.drivers.memory.store import Message, Owner, Queue, store_of
 
@@ -54,6 +55,7 @@ class MemoryBroker(Broker):
         pass
 
     def publish(self, items: Sequence[Item], *, timeout: float | None = None) -> None:
+        refuse_odd_times(items)
         with self._changed:
             self._add(items)
 

@@ -127,10 +127,10 @@ class Store:
     def delay(self, queue: Queue, message: Message, due: float | None, now: float) -> None:
         """Put *message* at the tail of ready, or, if *due* is still to come, among the delayed."""
         message.position = self.next_position()
-        if due is None or due <= now:
-            queue.put(message)
-        else:
+        if due is not None and due > now:
             heappush(queue.delayed, (due, message.position, message))
+        else:
+            queue.put(message)
 
     def promote(self, queue: Queue, now: float, limit: int) -> float | None:
         """Move up to *limit* due messages to the tail of ready; return when the next one is due."""

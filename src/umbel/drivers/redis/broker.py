@@ -28,6 +28,7 @@ from umbel.broker import (
     plain,
 )
 from umbel.clock import Clock
+from umbel.drivers.acceptance import refuse_odd_times
 from umbel.drivers.redis.backend import RedisBackend, record_args
 from umbel.drivers.redis.chunks import CHUNK, chunks, size_of
 from umbel.drivers.redis.client import Client, load_script
@@ -88,6 +89,7 @@ class RedisBroker(Broker):
         return self._client.run(self._scripts[script], *args)
 
     def publish(self, items: Sequence[Item], *, timeout: float | None = None) -> None:
+        refuse_odd_times(items)
         if timeout is None:
             self._publish(self._client, items)
             return

@@ -28,6 +28,7 @@ from umbel.broker import (
     plain,
 )
 from umbel.clock import Clock, SystemClock
+from umbel.drivers.acceptance import refuse_odd_times
 from umbel.drivers.sqlite import statements as sql
 from umbel.drivers.sqlite.backend import SQLiteBackend, write_record
 from umbel.drivers.sqlite.database import Database, path_of
@@ -61,6 +62,7 @@ class SQLiteBroker(Broker):
         self._database.close()
 
     def publish(self, items: Sequence[Item], *, timeout: float | None = None) -> None:
+        refuse_odd_times(items)
         with self._database.write(timeout) as connection:
             self._add(connection, items)
 
@@ -283,7 +285,7 @@ class SQLiteBroker(Broker):
 
 def row_of(item: Item, now: float) -> tuple[Any, ...]:
     """Return the values for PUBLISH."""
-    place = READY if item.due is None or item.due <= now else DELAYED
+    place = DELAYED if item.due is not None and item.due > now else READY
     return item.queue, place, item.priority, item.due, item.id, item.raw
 
 

@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import math
 import threading
 import time
 from collections.abc import Callable
@@ -98,6 +99,13 @@ class PublishingPromises(BrokerSuite):
         finally:
             over.set()
             thread.join()
+
+    @pytest.mark.parametrize("first", [True, False])
+    def test_a_due_time_that_is_no_number_is_refused_and_nothing_is_stored(self, broker: Broker, queue: str, first: bool) -> None:
+        batch = [item(queue, "a"), item(queue, "never", due=math.nan)]
+        with pytest.raises(ValueError, match="due time of never is nan"):
+            broker.publish(batch[::-1] if first else batch)
+        assert self.total(broker, queue) == (0, 0, 0, 0, 0)
 
     def test_a_delayed_message_waits_until_it_is_due(self, broker: Broker, queue: str) -> None:
         due = self.now() + 0.3
