@@ -71,6 +71,18 @@ def test_a_claim_with_the_step_of_an_older_umbel_comes_back(make_broker, client,
     assert client.hgetall(claims) == {b"unheard of": b"kept"}
 
 
+def test_what_a_killed_worker_had_without_messages_goes_with_the_next_worker(make_broker, client, redis_prefix):
+    broker = make_broker()
+    for name in ("killed", "next"):
+        broker.join(name, ["q"], lease=60)
+        assert broker.fetch("q", 1, owner=name, seq=1) == []
+    client.zadd(broker.keys("q")["owners"], {"killed": 1})
+    broker.recover("q", owner="next", limit=10)
+    broker.leave("next", ["q"])
+    lasting = [key for key in client.scan_iter(f"{redis_prefix}*") if client.ttl(key) == -1]
+    assert lasting == []
+
+
 PAGE = Path(__file__).parents[2] / "docs/how-to/choose-a-broker.md"
 
 

@@ -19,6 +19,9 @@ r"""Names of keys in Redis.
     {umbel.revoked}.ends   zset    id -> when it is forgotten, in ms
     {umbel.revoked}.signals        hash: id -> what ends it if it runs
 
+What has no time to live: messages wherever they are, and owners and claims, which lead to messages. An owner that was killed is taken
+out of both by who consumes the queue next; if nobody does, they stay.
+
 `{<q>}` is a hash tag: on a cluster all of these live in the slot of the list `<q>`.
 """
 
