@@ -90,9 +90,12 @@ def test_a_user_with_the_acl_of_the_docs_may_do_everything(client, redis_url, re
     line = re.search(r"^ACL SETUSER (.*)$", PAGE.read_text(), re.MULTILINE)
     rules = [rule.replace("~", "~" + redis_prefix).replace("&", "&" + redis_prefix) for rule in line[1].split()[3:]]
     user = redis_prefix.strip(":")
-    client.execute_command("ACL", "SETUSER", user, "on", ">secret", *rules)
-    url, options = redis_url.replace("://", f"://{user}:secret@"), {"global_keyprefix": redis_prefix}
-    with contextlib.closing(RedisBroker(url, options=options)) as broker, contextlib.closing(RedisBackend(url, options=options)) as backend:
+    url, options = re.sub("//(.*@)?", f"//{user}:secret@", redis_url), {"global_keyprefix": redis_prefix}
+    with contextlib.ExitStack() as stack:
+        client.execute_command("ACL", "SETUSER", user, "on", ">secret", *rules)
+        stack.callback(client.acl_deluser, user)
+        broker = stack.enter_context(contextlib.closing(RedisBroker(url, options=options)))
+        backend = stack.enter_context(contextlib.closing(RedisBackend(url, options=options)))
         assert broker.settles_with(backend)
         broker.publish([item("celery", f"m{n}", priority=9 * (n % 2)) for n in range(6)])
         broker.publish([item("celery", "later", due=time.time() + 60)])
@@ -113,4 +116,3 @@ def test_a_user_with_the_acl_of_the_docs_may_do_everything(client, redis_url, re
         broker.wait("w", ["celery"], 0.01)
         broker.leave("w", ["celery"])
         assert broker.purge("celery") == 6
-    client.acl_deluser(user)

@@ -1,6 +1,7 @@
 """Somebody else has written to a key of ours, as another type. A script that fails half-way undoes nothing, and must lose nothing."""
 
 import contextlib
+import re
 import signal
 import time
 
@@ -222,7 +223,7 @@ def calls(redis_url, redis_prefix):
     name = redis_prefix.strip(":{}").replace(":", "-")
     with contextlib.closing(Redis.from_url(redis_url)) as client:
         client.acl_setuser(name, enabled=True, passwords=["+secret"], commands=["+@all"], keys=[f"{redis_prefix}celery*"], channels=["*"])
-        app = Celery(broker=redis_url.replace("://", f"://{name}:secret@"), broker_transport_options={"global_keyprefix": redis_prefix})
+        app = Celery(broker=re.sub("//(.*@)?", f"//{name}:secret@", redis_url), broker_transport_options={"global_keyprefix": redis_prefix})
         yield app.task(lambda: None, name="work")
         app.close()
         client.acl_deluser(name)
