@@ -10,7 +10,9 @@ import time
 from collections.abc import Callable, Iterable, Iterator
 
 import pytest
+from tests.faults.test_children import below
 
+import umbel.pools.children
 from umbel.exceptions import ImproperlyConfigured
 from umbel.execution.limits import GRACE
 from umbel.execution.outcome import Action, Job, Outcome
@@ -25,8 +27,8 @@ class Script:
 
     left_behind = False
 
-    def __init__(self, start: Callable[[], None] = lambda: None) -> None:
-        self._start = start
+    def __init__(self, start: Callable[[str], object] = lambda name: None, *, waits: Callable[[], object] = lambda: None) -> None:
+        self._start, self._waits = start, waits
 
     def run(self, job: Job, guard: object = None) -> Outcome:
         if job.raw == b"hang":
@@ -36,10 +38,12 @@ class Script:
     async def arun(self, job: Job, executor: object) -> Outcome:
         if job.raw == b"hold":
             time.sleep(60)  # noqa: ASYNC251 - this is the fault
+        if job.raw == b"wait":
+            self._waits()
         return Outcome(job.tag, Action.ACK, "SUCCESS", 0.0)
 
     def starts_child(self, name: str) -> None:
-        self._start()
+        self._start(name)
 
     def ends_child(self, exitcode: int) -> None:
         """Do nothing."""
@@ -71,13 +75,18 @@ class Notes:
 
 
 @contextlib.contextmanager
-def pool_of(name: str, concurrency: int, runner: Script | None = None) -> Iterator[ChildPool]:
-    pool = ChildPool(name, runner or Script(), concurrency=concurrency)
+def pool_of(name: str, concurrency: int, runner: Script | None = None, *, most_tasks: int | None = None) -> Iterator[ChildPool]:
+    pool = ChildPool(name, runner or Script(), concurrency=concurrency, most_tasks=most_tasks)
     pool.fork()
     try:
         yield pool
     finally:
         pool.close()
+
+
+def children(pool: ChildPool) -> list[int]:
+    assert pool._zygote is not None
+    return below(pool._zygote.pid)
 
 
 async def until(condition: Callable[[], object]) -> None:
@@ -107,7 +116,7 @@ def test_what_was_sent_to_a_child_that_is_killed_already_comes_back():
 
 
 def test_a_limit_counts_on_a_loop_from_when_the_task_begins_there():
-    """What waits in the socket for a child that starts slowly, or for a loop that is held up, has not begun."""
+    """What waits in the socket for a loop that is held up has not begun."""
     read, write = os.pipe()
 
     async def body(pool: ChildPool) -> None:
@@ -115,9 +124,11 @@ def test_a_limit_counts_on_a_loop_from_when_the_task_begins_there():
         pool.start(asyncio.get_running_loop(), notes)
         slot = pool.slots[0]
         await until(lambda: slot.pid)
+        pool.send(slot, [Job(9, 0, b"wait")])
+        await until(lambda: [job.tag for job in pool.runs()] == [9])
         pool.send(slot, [Job(1, 0, b"hold")])
         await asyncio.sleep(2 * GRACE)
-        assert pool.runs() == []
+        assert [job.tag for job in pool.runs()] == [9]
         began = time.monotonic()
         os.write(write, b"go")
         await until(lambda: [job.tag for job in pool.runs()] == [1])
@@ -130,15 +141,87 @@ def test_a_limit_counts_on_a_loop_from_when_the_task_begins_there():
         await until(lambda: notes.deaths)
         assert (notes.ended, notes.deaths[0].held, notes.deaths[0].unread) == ([1], {4}, {4})
         await until(lambda: slot.pid)
-        os.write(write, b"go")
         pool.send(slot, [Job(5, 0, b"")])
-        await until(lambda: notes.outcomes)
-        assert [outcome.tag for outcome in notes.outcomes] == [5]
+        await until(lambda: len(notes.outcomes) > 1)
+        assert [outcome.tag for outcome in notes.outcomes] == [9, 5]
 
-    with pool_of("asyncio", 4, Script(lambda: os.read(read, 2))) as pool:
+    with pool_of("asyncio", 4, Script(waits=lambda: os.read(read, 2))) as pool:
         asyncio.run(body(pool))
     os.close(read)
     os.close(write)
+
+
+def test_a_child_gets_nothing_before_it_can_work():
+    """The other one, which can, gets it."""
+    read, write = os.pipe()
+
+    async def body(pool: ChildPool) -> None:
+        pool.start(asyncio.get_running_loop(), Notes())
+        quick, slow = pool.slots
+        await until(lambda: quick.pid and len(children(pool)) == 2)
+        await asyncio.sleep(0.1)
+        assert slow.pid == 0
+        assert pool.send(slow, [Job(1, 0, b"")]) == 0
+        os.write(write, b"go")
+        await until(lambda: slow.pid)
+
+    with pool_of("processes", 2, Script(lambda name: os.read(read, 2) if name.endswith("2") else None)) as pool:
+        asyncio.run(body(pool))
+
+
+@pytest.mark.parametrize("name", ["processes", "threads", "asyncio"])
+def test_a_child_that_is_to_be_replaced_serves_until_the_next_one_can(name):
+    read, write = os.pipe()
+    os.write(write, b"go")
+
+    async def body(pool: ChildPool) -> None:
+        notes = Notes()
+        pool.start(asyncio.get_running_loop(), notes)
+        slot = pool.slots[0]
+        await until(lambda: slot.pid)
+        first = slot.pid
+        for tag in range(1, 20):  # the next child is ordered at the 18th
+            assert pool.send(slot, [Job(tag, 0, b"")]) == 1
+            await until(lambda tag=tag: len(notes.outcomes) == tag)
+        await until(lambda: len(children(pool)) == 2)
+        assert slot.pid == first
+        os.write(write, b"go")
+        pool.send(slot, [Job(20, 0, b"")])
+        await until(lambda: slot.pid not in {0, first} and len(children(pool)) == 1)
+        assert len(notes.outcomes) == 20
+        assert notes.deaths == []
+
+    with pool_of(name, 1, Script(lambda _: os.read(read, 2)), most_tasks=20) as pool:
+        asyncio.run(body(pool))
+
+
+def test_a_child_that_hangs_in_its_start_is_said_to_and_replaced(monkeypatch, caplog):
+    read, write = os.pipe()
+    monkeypatch.setattr(umbel.pools.children, "STARTS_WITHIN", 0.3)
+
+    async def body(pool: ChildPool) -> None:
+        notes = Notes()
+        pool.start(asyncio.get_running_loop(), notes)
+        await until(lambda: "has not started up in" in caplog.text)
+        os.write(write, b"go")
+        await until(lambda: pool.slots[0].pid)
+        assert notes.deaths == []
+
+    with pool_of("processes", 1, Script(lambda _: os.read(read, 2))) as pool:
+        asyncio.run(body(pool))
+
+
+def test_a_child_that_hangs_in_its_start_holds_up_no_stop(monkeypatch):
+    monkeypatch.setattr(umbel.pools.children, "FAREWELL", 0.3)
+
+    async def body(pool: ChildPool) -> None:
+        pool.start(asyncio.get_running_loop(), Notes())
+        await until(lambda: children(pool))
+        async with asyncio.timeout(10):
+            await pool.finish()
+
+    with pool_of("processes", 1, Script(lambda _: time.sleep(60))) as pool:
+        asyncio.run(body(pool))
 
 
 MANY = """

@@ -155,6 +155,7 @@ def test_a_slot_whose_process_is_not_up_gets_nothing():
     inflight = Inflight(pool, cap=None)
     inflight.add(requests(Short, 1))
     assert inflight.room() == 0
+    assert Inflight(pool, cap=2).room() == 0
     assert inflight.assign() == []
 
 

@@ -59,7 +59,7 @@ class Berth:
     traceback: LastTraceback
     tags: list[dict[int, float]]  # what has no outcome -> when it was sent (time.monotonic)
     pid: int = 0
-    ordered: bool = False  # its child is on the way
+    ordered: bool = False  # its child is on the way: not forked yet, or not up
     since: float = 0.0
     expected: bool = False  # we asked for its end
     leaving: bool = False  # we told it to end when it has finished
@@ -97,8 +97,8 @@ class Berth:
         return bool(self.pid) and not self.used_up and not any(testimony.spent for testimony in self.testimonies)
 
     def comes(self, pid: int, left: int | None) -> None:
-        """Note that a child is up."""
-        self.pid, self.since, self.left, self.ordered = pid, time.monotonic(), left, False
+        """Note that a child was forked. It is still to start up."""
+        self.pid, self.since, self.left = pid, time.monotonic(), left
         self.expected = self.leaving = self.served = self.tired = False
 
     def send(self, i: int, jobs: Sequence[Job]) -> bool:
@@ -125,8 +125,8 @@ class Berth:
 
     def finished(self, i: int, frame: bytes) -> list[Outcome]:
         """Return the outcomes in *frame*, but for those that nobody waits for, or that came too late: an end by force is not undone."""
-        self.served = True
         outcomes = decode_outcomes(frame)
+        self.served = self.served or bool(outcomes)
         for outcome in outcomes:
             if outcome.tag in self.unbegun:  # it was over before anybody saw that it had begun
                 del self.unbegun[outcome.tag]
@@ -202,6 +202,7 @@ class Berth:
     def reset(self) -> None:
         """Make it ready for the next child."""
         self.pid = self.begun = 0
+        self.ordered = False
         self.unbegun.clear()
         self.ending.clear()
         self.stuck.clear()
@@ -253,7 +254,7 @@ class Place:
                 self.at[i] = new
                 if old.pid:
                     left.append((old, i))
-            serves = (goes_on or self.at[i] is new) and i not in self.at[i].stuck
+            serves = (goes_on or self.at[i] is new) and i not in self.at[i].stuck and not self.at[i].ordered
             slot.pid = self.at[i].pid if serves and not (strict and self.at[i].used_up) else 0
         if self.next is not None and all(berth is self.next for berth in self.at):
             self.next = None

@@ -24,13 +24,14 @@ from umbel.pools import frames
 from umbel.pools.evidence import RSS_UNIT
 from umbel.pools.testimony import TERMINATE, Testimony
 
-__all__ = ["CAUGHT", "INTERRUPT", "ChildSlot", "Runner", "live", "serve", "serve_loop"]
+__all__ = ["CAUGHT", "FAREWELL", "INTERRUPT", "ChildSlot", "Runner", "live", "serve", "serve_loop"]
 
 INTERRUPT = signal.SIGUSR1  # look at the testimony: somebody's time is up
 
 CAUGHT = (signal.SIGINT, signal.SIGTERM, signal.SIGQUIT, signal.SIGHUP)  # what a terminal or a supervisor sends to all
 KINDS = (SoftTimeLimitExceeded, HardLimit, Terminated)  # by why the testimony says
 
+FAREWELL = 5.0  # seconds that a child has for its end, and at a stop for its start
 FLUSH_AFTER = 0.005  # seconds: an outcome does not wait longer than this for those behind it in the packet
 
 
@@ -98,6 +99,7 @@ def live(runner: Runner, slots: list[ChildSlot], *, name: str, concurrency: int)
     exitcode = 1
     try:
         runner.starts_child(name)
+        rise(slots[0])
         if concurrency > len(slots):
             loop = asyncio.Runner()
             loop.run(serve_loop(runner, slots[0], concurrency))
@@ -116,6 +118,13 @@ def live(runner: Runner, slots: list[ChildSlot], *, name: str, concurrency: int)
             sys.stdout.flush()
             sys.stderr.flush()
         os._exit(exitcode)
+
+
+def rise(slot: ChildSlot) -> None:
+    """Tell the parent that this child can work; the frame without outcomes makes it look."""
+    slot.testimony.rise()
+    with contextlib.suppress(frames.Closed):  # it is gone: who serves sees it, too
+        frames.send(slot.socket, encode_outcomes([]))
 
 
 def serve_threads(runner: Runner, slots: list[ChildSlot]) -> None:

@@ -21,7 +21,7 @@ from umbel.execution.outcome import Job
 from umbel.pools import frames
 from umbel.pools.base import Death, Listener, Pool, Running, Slot
 from umbel.pools.berths import Berth, Place, make_room
-from umbel.pools.child import INTERRUPT, ChildSlot, Runner, live
+from umbel.pools.child import FAREWELL, INTERRUPT, ChildSlot, Runner, live
 from umbel.pools.evidence import ASK
 from umbel.pools.testimony import HARD, SOFT, TERMINATE
 from umbel.pools.zygote import ENDS_WITHIN, Zygote
@@ -32,6 +32,7 @@ logger = logging.getLogger("celery.pool")
 TOO_SHORT = 1.0  # seconds: a child that died before it ran anything is replaced only after this time, so that a broken start does not spin
 TESTIFIES = 0.2  # seconds that a child gets to say where it stands before it is killed
 LOOK_AGAIN = 0.01
+STARTS_WITHIN = 60.0  # seconds: a child that is not up by then hangs, on a lock that was held at the fork or a server that is silent
 
 
 class ChildPool(Pool):
@@ -109,10 +110,27 @@ class ChildPool(Pool):
 
     def _came(self, place: Place, berth: Berth, pid: int) -> None:
         berth.comes(pid, self._most_tasks)
+        self._loop.call_later(FAREWELL if self._stopping else STARTS_WITHIN, self._end_late, place, berth, pid)
+        self._rise(place, berth)  # it may have been up before this report was read
+
+    def _rise(self, place: Place, berth: Berth) -> None:
+        """Count on a child, but not before it says that it can work."""
+        if not (berth.pid and berth.ordered and berth.testimonies[0].up):
+            return
+        berth.ordered = False
         if any(other is not berth for other in place.at):
             place.next = berth
         self._arrange(place)
         self._listener.on_ready()
+
+    def _end_late(self, place: Place, berth: Berth, pid: int) -> None:
+        """End a child that does not come up; it has nothing to lose, and another takes its place."""
+        if berth.pid == pid and berth.ordered:
+            logger.error(
+                "Process %r pid:%d has not started up in %.0f s and is ended. What hangs is a receiver of worker_process_init, "
+                "or a lock that was held when it was forked.", self._name_of(place), pid, time.monotonic() - berth.since,
+            )  # fmt: skip
+            berth.kill()
 
     def _arrange(self, place: Place) -> None:
         for old, i in place.arrange(strict=self.name == "processes"):
@@ -150,6 +168,8 @@ class ChildPool(Pool):
         with contextlib.suppress(BlockingIOError, frames.Closed):
             while True:
                 outcomes = berth.receive(i)
+                if berth.ordered:
+                    self._rise(place, berth)
                 if berth.testimonies[i].spent and not berth.tired:
                     self._replace(place, berth)
                 self._arrange(place)
@@ -331,6 +351,9 @@ class ChildPool(Pool):
                     end.shutdown(socket.SHUT_WR)
         for place in self._places:
             self._arrange(place)
+        for place, berth in self._berths.values():
+            if berth.pid and berth.ordered:
+                self._loop.call_later(FAREWELL, self._end_late, place, berth, berth.pid)
         if any(berth.pid or berth.ordered for _, berth in self._berths.values()):
             await self._all_ended.wait()
 

@@ -6,7 +6,8 @@ here for how long that message has run, and writes which one is to be interrupte
 
 Layout: `since` (seconds, CLOCK_MONOTONIC, which all processes share) and `started` (tag, 0: none); `asked` (by the
 parent: the tag to interrupt, and why); `begun` (where many run at once: how many in all); `spent` (the child wants to be
-replaced), `let go` (by the parent: this thread is to begin nothing more), `heard` (the child has looked at what was asked);
+replaced), `let go` (by the parent: this thread is to begin nothing more), `heard` (the child has looked at what was asked), `up` (the
+child has started up and can work);
 `length` (bytes of outcomes), then the outcomes as length-prefixed frames.
 Invariants: each number is written whole, in one step (`struct` would set it to zero first). `since` is written before
 `started`, and `started` is the same before and after it is read, so nothing seems to run for longer than it does; `length`
@@ -22,7 +23,7 @@ import time
 __all__ = ["Testimony"]
 
 SINCE, STARTED, ASKED, BEGUN, LENGTH = 0, 1, 2, 3, 5  # in words of eight bytes
-SPENT_AT, LET_GO_AT, HEARD_AT = 32, 33, 34  # in bytes: the fifth word
+SPENT_AT, LET_GO_AT, HEARD_AT, UP_AT = 32, 33, 34, 35  # in bytes: the fifth word
 HEAD = 48
 SOFT, HARD, TERMINATE = 0, 1, 2
 WHY = 2  # bits
@@ -40,6 +41,10 @@ class Testimony:
         self._answered = 0
 
     # The child
+
+    def rise(self) -> None:
+        """Say that this child can work now."""
+        self._memory[UP_AT] = 1
 
     def start(self, tag: int) -> None:
         """Say that *tag* starts now."""
@@ -103,6 +108,11 @@ class Testimony:
         """Return what runs (0: nothing), and since when (time.monotonic)."""
         tag, since = self._words[STARTED], self._times[SINCE]
         return (tag, since) if tag == self._words[STARTED] else (0, 0.0)
+
+    @property
+    def up(self) -> bool:
+        """Can the child work?"""
+        return bool(self._memory[UP_AT])
 
     @property
     def begun(self) -> int:

@@ -84,7 +84,7 @@ class Inflight:
         slots = [slot for slot in self._pool.slots if slot.pid and not slot.stalled]
         free = self.free()
         if self._cap is not None:
-            return max(0, min(MOST, self._cap * sum(s.capacity for s in self._pool.slots) - len(self.waiting) - len(self.sent)))
+            return max(0, min(MOST, self._cap * sum(s.capacity for s in self._pool.slots if s.pid) - len(self.waiting) - len(self.sent)))
         if self._overall is None or self._overall.mean >= SHORT or (slots and slots[0].capacity > 1):
             return max(0, min(MOST, free - len(self.waiting)))
         seconds = sum(max(0.0, HORIZON - self._load[slot]) for slot in slots)
