@@ -140,3 +140,18 @@ def behind(proxy: Proxy, tmp_path: Path) -> Faults:
 def on_file(tmp_path: Path) -> Faults:
     url = f"sqlite:///{tmp_path}/umbel.sqlite3"
     return faults_on(url, url, tmp_path)
+
+
+class Odd(Faults):
+    """Workers of the app whose tasks are hard on their process."""
+
+    def send(self, call: str) -> str:
+        return self.script(f"from child_app import *\n{call}")
+
+    def worker(self, *options: str, app: str = "child_app", **env: str) -> Running:
+        return super().worker(*options, app=app, **env)
+
+
+@pytest.fixture
+def odd(on_file: Faults) -> Odd:
+    return Odd(on_file.env, on_file.folder)

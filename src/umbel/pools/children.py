@@ -11,6 +11,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
+import os
 import signal
 import socket
 import threading
@@ -32,6 +33,7 @@ logger = logging.getLogger("celery.pool")
 TOO_SHORT = 1.0  # seconds: a child that died before it ran anything is replaced only after this time, so that a broken start does not spin
 TESTIFIES = 0.2  # seconds that a child gets to say where it stands before it is killed
 LOOK_AGAIN = 0.01
+FORK_AGAIN = 1.0
 STARTS_WITHIN = 60.0  # seconds: a child that is not up by then hangs, on a lock that was held at the fork or a server that is silent
 
 
@@ -60,7 +62,7 @@ class ChildPool(Pool):
         self.slots = [slot for place in self._places for slot in place.slots]
         self._where = {slot: (place, i) for place in self._places for i, slot in enumerate(place.slots)}
         self._zygote: Zygote | None = None
-        self._stopping = False
+        self._stopping = self._told_of_fork = False
         self._all_ended = asyncio.Event()
 
     def fork(self) -> None:
@@ -108,7 +110,14 @@ class ChildPool(Pool):
             else:
                 berth.ordered = True
 
-    def _came(self, place: Place, berth: Berth, pid: int) -> None:
+    def _came(self, place: Place, berth: Berth, pid: int, error: int) -> None:
+        if not pid:
+            if not self._told_of_fork:
+                logger.error("No process can be forked: %s. Tried again every %g s.", os.strerror(error), FORK_AGAIN)
+            self._told_of_fork, berth.ordered = True, False
+            self._fill(place, berth, FORK_AGAIN)
+            return
+        self._told_of_fork = False
         berth.comes(pid, self._most_tasks)
         self._loop.call_later(FAREWELL if self._stopping else STARTS_WITHIN, self._end_late, place, berth, pid)
         self._rise(place, berth)  # it may have been up before this report was read
@@ -191,7 +200,7 @@ class ChildPool(Pool):
                 number, pid, status, peak = self._zygote.report()
                 place, berth = self._berths[number]
                 if status == -1:
-                    self._came(place, berth, pid)
+                    self._came(place, berth, pid, peak)
                 else:
                     self._went(place, berth, status, peak)
         except BlockingIOError:
@@ -207,12 +216,13 @@ class ChildPool(Pool):
             berth.ordered = False
             if berth.pid:
                 berth.signal(signal.SIGKILL)  # the kernel kills them too, where it can
-                self._went(place, berth, signal.SIGKILL)
+                self._went(place, berth, signal.SIGKILL, alone=False)
         self._all_ended.set()
         if not told:
             self.on_broken(f"The zygote (pid {zygote.pid}), from which all children are forked, was killed.")
 
-    def _went(self, place: Place, berth: Berth, status: int, peak: int = 0) -> None:
+    def _went(self, place: Place, berth: Berth, status: int, peak: int = 0, *, alone: bool = True) -> None:
+        """Deal with the end of a child. One that did not die *alone* went with the zygote: nobody can say whose fault that was."""
         pid, traceback, since = berth.pid, berth.traceback.read(), berth.since
         expected = berth.expected or (status == 0 and (self._stopping or berth.leaving))
         berth.pid = 0
@@ -227,6 +237,8 @@ class ChildPool(Pool):
             self._listener.on_ended(tag, traceback)
         if not expected:
             vague, ours = place.slots[0].capacity > 1, bool(by_us)
+            if not (vague or alone):
+                vague, unread = True, held - started  # what had not started is no suspect
             status = int(signal.SIGKILL) if ours else status
             self._listener.on_death(
                 Death(self._name_of(place), place.slots, pid, status, held, started, unread, vague, peak, traceback, ended_by_us=ours)

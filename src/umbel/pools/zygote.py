@@ -23,7 +23,7 @@ from umbel.pools.evidence import RSS_UNIT
 __all__ = ["ENDS_WITHIN", "Zygote"]
 
 ORDER = struct.Struct("<i")  # the number of the child to fork
-REPORT = struct.Struct("<iiiq")  # number, pid, wait status (-1: it has just started), peak memory in bytes
+REPORT = struct.Struct("<iiiq")  # number, pid (0: it could not be forked), wait status (-1: just forked), peak memory in bytes, or errno
 PR_SET_PDEATHSIG = 1
 ENDS_WITHIN = 2.0  # seconds
 
@@ -54,7 +54,10 @@ class Zygote:
         self.control.send(ORDER.pack(number))
 
     def report(self) -> tuple[int, int, int, int]:
-        """Return (number, pid, wait status or -1 for a start, bytes of memory at most); waits. EOFError: the zygote is gone."""
+        """Return (number, pid, wait status or -1 for a start, bytes of memory at most); waits. EOFError: the zygote is gone.
+
+        A pid of 0 says that the fork failed; then the last is why, as an errno.
+        """
         data = self.control.recv(REPORT.size)
         if not data:
             raise EOFError("the zygote is gone")
@@ -96,7 +99,11 @@ def attend(control: socket.socket, live: Callable[[int], None]) -> None:
                 if not order:
                     return
                 (number,) = ORDER.unpack(order)
-                pid = fork_child(number, control, live)
+                try:
+                    pid = fork_child(number, control, live)
+                except OSError as exc:  # no more processes, or no memory: those that are there go on
+                    control.send(REPORT.pack(number, 0, -1, exc.errno or 0))
+                    continue
                 children[pid] = number
                 control.send(REPORT.pack(number, pid, -1, 0))
             if waker.fileno() in ready:
