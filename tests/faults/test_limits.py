@@ -101,6 +101,19 @@ def test_a_blocking_call_does_not_outlive_its_hard_limit(on_file, pool, task):
     assert task == "ignores_its_end" or f"in {task}" in found[2] or pool == "asyncio", "the result says where it was"
 
 
+def test_a_loop_that_runs_one_task_at_a_time_ends_functions_as_any_other(on_file):
+    send(on_file, "runs_on.apply_async((1,), time_limit=0.3, task_id='limited'); runs_on.apply_async((2,), task_id='revoked')")
+    send(on_file, "dies.delay(3)")
+    with start(on_file, "-P", "asyncio", "-c", "1") as worker:
+        assert ended(on_file, "limited")["limited"][:2] == ["FAILURE", HARD]
+        wait_for(lambda: on_file.times("starts 2") == 1, 10, on_file.logs)
+        send(on_file, "app.control.revoke('revoked', terminate=True)")
+        wait_for(lambda: "ready=0, delayed=0, claimed=0, parked=0, dead=1" in on_file.depth(), 20, on_file.logs)
+        stop(worker)
+    assert on_file.times("starts 1") == on_file.times("starts 2") == 1
+    assert on_file.times("dies 3") == 4, "one death that names nobody, and three that are counted"
+
+
 @pytest.mark.slow
 def test_what_runs_beside_threads_that_do_not_end_is_let_finish(on_file):
     send(on_file, "[blocks.apply_async((n,), time_limit=0.3, task_id=f'b{n}') for n in range(3)]; work.apply_async((7, 3), task_id='long')")

@@ -89,8 +89,8 @@ def leave_if_meant(slots: list[ChildSlot], number: int, _: object) -> None:
         os.kill(os.getpid(), number)
 
 
-def live(runner: Runner, slots: list[ChildSlot], *, name: str, concurrency: int) -> None:
-    """Serve *slots* until their sockets close: one thread for each, or one loop if *concurrency* is above their number."""
+def live(runner: Runner, slots: list[ChildSlot], *, name: str, on_loop: int | None = None) -> None:
+    """Serve *slots* until their sockets close: one thread for each, or the only one by a loop that runs *on_loop* at once."""
     # Ctrl-C and a supervisor's TERM reach the whole group; the parent decides. A handler, and not SIG_IGN, because programs
     # that tasks start inherit what is ignored.
     for number in CAUGHT:
@@ -100,9 +100,9 @@ def live(runner: Runner, slots: list[ChildSlot], *, name: str, concurrency: int)
     try:
         runner.starts_child(name)
         rise(slots[0])
-        if concurrency > len(slots):
+        if on_loop is not None:
             loop = asyncio.Runner()
-            loop.run(serve_loop(runner, slots[0], concurrency))
+            loop.run(serve_loop(runner, slots[0], on_loop))
             if not runner.left_behind:  # which would not let it close
                 loop.close()
         elif len(slots) == 1:

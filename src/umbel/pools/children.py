@@ -54,7 +54,8 @@ class ChildPool(Pool):
         """
         places, slots, capacity = {"processes": (concurrency, 1, 1), "threads": (1, concurrency, 1), "asyncio": (1, 1, concurrency)}[name]
         self.name = name
-        self.grace, self.sees_to_limits = (0.0 if name == "processes" else GRACE), name == "asyncio"
+        self._on_loop = name == "asyncio"  # whatever its concurrency; else a slot has one job at a time, to which its child testifies
+        self.grace, self.sees_to_limits = (0.0 if name == "processes" else GRACE), self._on_loop
         self._runner, self._most_tasks, self._most_memory = runner, most_tasks, most_memory
         make_room(places * slots)
         self._places = [Place.build(number, slots, capacity) for number in range(1, places + 1)]
@@ -79,8 +80,7 @@ class ChildPool(Pool):
         place, mine = self._berths[number]
         mine.traceback.keep(last=self.name != "threads")
         slots = [ChildSlot(end, testimony, self._most_memory) for end, testimony in zip(mine.theirs, mine.testimonies, strict=True)]
-        capacity = place.slots[0].capacity
-        live(self._runner, slots, name=self._name_of(place), concurrency=capacity if self.name == "asyncio" else 1)
+        live(self._runner, slots, name=self._name_of(place), on_loop=place.slots[0].capacity if self._on_loop else None)
 
     def _name_of(self, place: Place) -> str:
         return f"ForkPoolWorker-{place.number}" if self.name == "processes" else "MainProcess"
@@ -236,7 +236,7 @@ class ChildPool(Pool):
         for tag in by_us:
             self._listener.on_ended(tag, traceback)
         if not expected:
-            vague, ours = place.slots[0].capacity > 1, bool(by_us)
+            vague, ours = self._on_loop, bool(by_us)
             if not (vague or alone):
                 vague, unread = True, held - started  # what had not started is no suspect
             status = int(signal.SIGKILL) if ours else status
@@ -276,8 +276,7 @@ class ChildPool(Pool):
     # Time limits
 
     def runs(self) -> list[Running]:
-        testified = self.name != "asyncio"
-        return [job for place, berth in self._berths.values() if berth.pid for job in berth.runs(place.slots, testified=testified)]
+        return [job for place, berth in self._berths.values() if berth.pid for job in berth.runs(place.slots, testified=not self._on_loop)]
 
     def _holder(self, slot: Slot, tag: int) -> tuple[Place, Berth, int]:
         place, i = self._where[slot]
@@ -290,7 +289,7 @@ class ChildPool(Pool):
 
     def terminate(self, slot: Slot, tag: int, number: int) -> bool:
         _, berth, i = self._holder(slot, tag)
-        if self.name == "asyncio" and not berth.testimonies[i].may_ask:
+        if self._on_loop and not berth.testimonies[i].may_ask:
             return False
         berth.testimonies[i].ask(tag, TERMINATE)
         berth.signal(number if self.name == "processes" else INTERRUPT)

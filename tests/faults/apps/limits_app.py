@@ -5,7 +5,7 @@ import ctypes
 import os
 import time
 
-from ledger_app import app, early, note, work  # noqa: F401 - producers take them from here
+from ledger_app import app, dies, early, note, work  # noqa: F401 - producers take them from here
 
 from umbel.exceptions import SoftTimeLimitExceeded
 from umbel.signals import task_failure
