@@ -40,6 +40,12 @@ class Script:
             time.sleep(60)  # noqa: ASYNC251 - this is the fault
         if job.raw == b"wait":
             self._waits()
+        if job.raw == b"fail":
+            raise SystemExit(3)
+        if job.raw == b"cancel":
+            current = asyncio.current_task()
+            assert current is not None
+            current.cancel()
         return Outcome(job.tag, Action.ACK, "SUCCESS", 0.0)
 
     def starts_child(self, name: str) -> None:
@@ -222,6 +228,26 @@ def test_a_child_that_hangs_in_its_start_holds_up_no_stop(monkeypatch):
 
     with pool_of("processes", 1, Script(lambda _: time.sleep(60))) as pool:
         asyncio.run(body(pool))
+
+
+def test_a_runner_that_fails_leaves_its_place_on_the_loop_and_the_others_there_alone():
+    async def body(pool: ChildPool) -> Notes:
+        notes = Notes()
+        pool.start(asyncio.get_running_loop(), notes)
+        slot = pool.slots[0]
+        await until(lambda: slot.pid)
+        for tag in range(1, 9):
+            pool.send(slot, [Job(tag, 0, b"fail" if tag % 2 else b"cancel")])
+        await until(lambda: len(notes.outcomes) == 8)
+        return notes
+
+    with pool_of("asyncio", 2) as pool:
+        notes = asyncio.run(body(pool))
+    said = {outcome.tag: (outcome.action, outcome.kind, outcome.reason) for outcome in notes.outcomes}
+    assert said == {
+        tag: (Action.BURY, "broken", "internal error: SystemExit(3)") if tag % 2 else (Action.ACK, "", "") for tag in range(1, 9)
+    }
+    assert notes.deaths == []
 
 
 MANY = """

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import logging
 import os
 import resource
 import signal
@@ -17,14 +18,18 @@ from dataclasses import dataclass, field
 from functools import partial
 from typing import Protocol
 
+from umbel import states
 from umbel.exceptions import SoftTimeLimitExceeded
 from umbel.execution.limits import Guard, HardLimit, Terminated
-from umbel.execution.outcome import Job, Outcome, decode_jobs, encode_outcomes
+from umbel.execution.outcome import Action, Job, Outcome, decode_jobs, encode_outcomes
 from umbel.pools import frames
 from umbel.pools.evidence import RSS_UNIT
 from umbel.pools.testimony import TERMINATE, Testimony
+from umbel.wire.saferepr import one_line, saferepr
 
 __all__ = ["CAUGHT", "FAREWELL", "INTERRUPT", "ChildSlot", "Runner", "live", "serve", "serve_loop"]
+
+logger = logging.getLogger("celery.pool")
 
 INTERRUPT = signal.SIGUSR1  # look at the testimony: somebody's time is up
 
@@ -204,14 +209,18 @@ async def serve_loop(runner: Runner, slot: ChildSlot, concurrency: int) -> None:
             loop.call_later(0.005, send)
 
     async def run(job: Job) -> None:
-        outcome = await runner.arun(job, executor)
+        finished[job.tag] = await surely(runner, job, executor)
+
+    def ended(tag: int, _: asyncio.Task[None]) -> None:
+        del running[tag]
         slot.look_at(runner)
         free.release()
         if not unsent:
             loop.call_soon(send)
-        unsent.append(outcome)
+        unsent.append(finished.pop(tag, None) or Outcome(tag, Action.ACK, states.REVOKED, 0.0))  # it was cancelled before its first step
 
     running: dict[int, asyncio.Task[None]] = {}
+    finished: dict[int, Outcome] = {}
     loop.add_signal_handler(INTERRUPT, cancel, slot, running)
     executor = ThreadPoolExecutor(concurrency, thread_name_prefix="task")  # it may be left with a thread that does not end
     async for packet in packets(slot.socket):
@@ -222,11 +231,20 @@ async def serve_loop(runner: Runner, slot: ChildSlot, concurrency: int) -> None:
             await free.acquire()
             slot.testimony.begin()
             task = running[job.tag] = loop.create_task(run(job))
-            task.add_done_callback(partial(forget, running, job.tag))
+            task.add_done_callback(partial(ended, job.tag))
     if running:
         await asyncio.wait(running.values())
     slot.socket.setblocking(True)
     flush(slot, unsent)
+
+
+async def surely(runner: Runner, job: Job, executor: ThreadPoolExecutor) -> Outcome:
+    """Run one message. Whatever happens is an outcome: without one its place on the loop would be taken for good."""
+    try:
+        return await runner.arun(job, executor)
+    except BaseException as exc:  # also what would end the loop, under everything else that runs there
+        logger.critical("A message was not run to its end because of an unforeseen error.", exc_info=True)
+        return Outcome(job.tag, Action.BURY, "", 0.0, reason=f"internal error: {one_line(saferepr(exc))}", kind="broken")
 
 
 def cancel(slot: ChildSlot, running: dict[int, asyncio.Task[None]]) -> None:
@@ -234,11 +252,6 @@ def cancel(slot: ChildSlot, running: dict[int, asyncio.Task[None]]) -> None:
     tag, why = slot.testimony.asked()
     if why == TERMINATE and tag in running:
         running[tag].cancel()
-
-
-def forget(running: dict[int, asyncio.Task[None]], tag: int, _: asyncio.Task[None]) -> None:
-    """Take out what has ended."""
-    running.pop(tag, None)
 
 
 async def packets(end: socket.socket) -> AsyncIterator[bytes]:
