@@ -6,6 +6,7 @@ import os
 import resource
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import Callable, Iterable, Iterator
 
@@ -33,6 +34,8 @@ class Script:
     def run(self, job: Job, guard: object = None) -> Outcome:
         if job.raw == b"hang":
             time.sleep(60)
+        if job.raw == b"full":
+            return self._large(job)
         return Outcome(job.tag, Action.ACK, "SUCCESS", 0.0, str(os.getpid()).encode())
 
     async def arun(self, job: Job, executor: object) -> Outcome:
@@ -40,6 +43,8 @@ class Script:
             time.sleep(60)  # noqa: ASYNC251 - this is the fault
         if job.raw == b"wait":
             self._waits()
+        if job.raw == b"full":
+            return self._large(job)
         if job.raw == b"fail":
             raise SystemExit(3)
         if job.raw == b"cancel":
@@ -47,6 +52,14 @@ class Script:
             assert current is not None
             current.cancel()
         return Outcome(job.tag, Action.ACK, "SUCCESS", 0.0)
+
+    @staticmethod
+    def _large(job: Job) -> Outcome:
+        """What travels in a file, while no file can be opened for half a second."""
+        usual = resource.getrlimit(resource.RLIMIT_NOFILE)
+        resource.setrlimit(resource.RLIMIT_NOFILE, (0, usual[1]))
+        threading.Timer(0.5, resource.setrlimit, (resource.RLIMIT_NOFILE, usual)).start()
+        return Outcome(job.tag, Action.ACK, "SUCCESS", 0.0, b"x" * 200_000)
 
     def starts_child(self, name: str) -> None:
         self._start(name)
@@ -248,6 +261,45 @@ def test_a_runner_that_fails_leaves_its_place_on_the_loop_and_the_others_there_a
         tag: (Action.BURY, "broken", "internal error: SystemExit(3)") if tag % 2 else (Action.ACK, "", "") for tag in range(1, 9)
     }
     assert notes.deaths == []
+
+
+@pytest.mark.parametrize("name", ["processes", "threads", "asyncio"])
+def test_a_large_outcome_waits_in_its_child_for_an_open_file(name):
+    async def body(pool: ChildPool) -> Notes:
+        notes = Notes()
+        pool.start(asyncio.get_running_loop(), notes)
+        slot = pool.slots[0]
+        await until(lambda: slot.pid)
+        pool.send(slot, [Job(1, 0, b"full")])
+        await until(lambda: notes.outcomes)
+        pool.send(slot, [Job(2, 0, b"")])
+        await until(lambda: len(notes.outcomes) == 2)
+        return notes
+
+    with pool_of(name, 1) as pool:
+        notes = asyncio.run(body(pool))
+    assert [len(outcome.meta or b"") >= 200_000 for outcome in notes.outcomes] == [True, False]
+    assert notes.deaths == []
+
+
+def test_a_large_message_waits_in_the_worker_for_an_open_file(caplog):
+    async def body(pool: ChildPool) -> None:
+        notes = Notes()
+        pool.start(asyncio.get_running_loop(), notes)
+        slot = pool.slots[0]
+        await until(lambda: slot.pid)
+        usual = resource.getrlimit(resource.RLIMIT_NOFILE)
+        resource.setrlimit(resource.RLIMIT_NOFILE, (0, usual[1]))
+        try:
+            assert [pool.send(slot, [Job(1, 0, b"x" * 200_000)]) for _ in range(3)] == [0, 0, 0]
+        finally:
+            resource.setrlimit(resource.RLIMIT_NOFILE, usual)
+        assert pool.send(slot, [Job(1, 0, b"x" * 200_000)]) == 1
+        await until(lambda: notes.outcomes)
+
+    with pool_of("processes", 1) as pool:
+        asyncio.run(body(pool))
+    assert caplog.text.count("Too many open files. It is tried again") == 1
 
 
 MANY = """

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import ctypes
+import logging
 import os
 import resource
 import signal
@@ -26,6 +27,7 @@ from umbel.pools.testimony import Testimony
 
 __all__ = ["Berth", "Place", "make_room"]
 
+logger = logging.getLogger("celery.pool")
 LIBC = ctypes.CDLL(None)
 LEAVE = encode_jobs([])  # a packet without jobs: the child ends when it has finished what came before
 EACH, OTHERS = 6, 256  # descriptors: of one slot, with both berths, and of everything else in the worker
@@ -69,6 +71,7 @@ class Berth:
     unbegun: dict[int, None] = field(default_factory=dict)  # where many run at once: what has not begun, in the order of its sending
     begun: int = 0  # how many were taken out of that as begun
     ending: set[int] = field(default_factory=set)  # tags that are being ended by force
+    told: bool = False  # it was logged that nothing can be sent
     stuck: set[int] = field(default_factory=set)  # slots whose thread goes on with what was ended for the parent
 
     @classmethod
@@ -107,7 +110,12 @@ class Berth:
             frames.send(self.ours[i], encode_jobs(jobs))
         except (BlockingIOError, frames.Closed):
             return False
-        now = time.monotonic()
+        except OSError as exc:  # too few open files or too little memory for a large frame: others may go
+            if not self.told:
+                logger.error("Nothing large can be sent to a process: %s. It is tried again.", exc)  # noqa: TRY400 - it says all
+            self.told = True
+            return False
+        self.told, now = False, time.monotonic()
         self.tags[i].update((job.tag, now) for job in jobs)
         self.unbegun.update((job.tag, None) for job in jobs)
         if self.left is not None:

@@ -38,6 +38,7 @@ KINDS = (SoftTimeLimitExceeded, HardLimit, Terminated)  # by why the testimony s
 
 FAREWELL = 5.0  # seconds that a child has for its end, and at a stop for its start
 FLUSH_AFTER = 0.005  # seconds: an outcome does not wait longer than this for those behind it in the packet
+SEND_AGAIN, SENDS_WITHIN = 0.1, 5.0  # seconds, where the system has no open files or memory left for a frame
 
 
 class Runner(Protocol):
@@ -176,9 +177,30 @@ def serve(runner: Runner, slot: ChildSlot) -> None:
                 slot.look_at(runner)
             unsent.append(outcome)
             if not testimony.record(encode_outcomes([outcome])) or time.monotonic() - since > FLUSH_AFTER:
-                flush(slot, unsent)
+                deliver(slot, unsent)
                 since = time.monotonic()
-        flush(slot, unsent)
+        deliver(slot, unsent)
+
+
+def deliver(slot: ChildSlot, unsent: list[Outcome]) -> None:
+    """Send what is not sent, from a thread that may wait a while for what that needs. If it waits in vain, the child ends."""
+    told, latest = False, time.monotonic() + SENDS_WITHIN
+    while True:
+        try:
+            flush(slot, unsent)
+        except OSError as exc:
+            if time.monotonic() > latest:
+                raise
+            told = told or tell(exc)
+            time.sleep(SEND_AGAIN)
+        else:
+            return
+
+
+def tell(exc: OSError) -> bool:
+    """Log why outcomes cannot be sent."""
+    logger.error("Process pid:%d cannot send what it has finished: %s. It tries again.", os.getpid(), exc)
+    return True
 
 
 def flush(slot: ChildSlot, unsent: list[Outcome]) -> None:
@@ -200,13 +222,7 @@ async def serve_loop(runner: Runner, slot: ChildSlot, concurrency: int) -> None:
     """
     loop = asyncio.get_running_loop()
     free = asyncio.Semaphore(concurrency)
-    unsent: list[Outcome] = []
-
-    def send() -> None:
-        try:
-            flush(slot, unsent)
-        except BlockingIOError:
-            loop.call_later(0.005, send)
+    outbox = Outbox(slot)
 
     async def run(job: Job) -> None:
         finished[job.tag] = await surely(runner, job, executor)
@@ -215,9 +231,7 @@ async def serve_loop(runner: Runner, slot: ChildSlot, concurrency: int) -> None:
         del running[tag]
         slot.look_at(runner)
         free.release()
-        if not unsent:
-            loop.call_soon(send)
-        unsent.append(finished.pop(tag, None) or Outcome(tag, Action.ACK, states.REVOKED, 0.0))  # it was cancelled before its first step
+        outbox.add(finished.pop(tag, Outcome(tag, Action.ACK, states.REVOKED, 0.0)))  # it was cancelled before its first step
 
     running: dict[int, asyncio.Task[None]] = {}
     finished: dict[int, Outcome] = {}
@@ -235,7 +249,36 @@ async def serve_loop(runner: Runner, slot: ChildSlot, concurrency: int) -> None:
     if running:
         await asyncio.wait(running.values())
     slot.socket.setblocking(True)
-    flush(slot, unsent)
+    deliver(slot, outbox.unsent)
+
+
+class Outbox:
+    """What has ended on a loop and is to be sent: all of one turn together."""
+
+    def __init__(self, slot: ChildSlot) -> None:
+        self._slot, self._planned, self._told = slot, False, False
+        self.unsent: list[Outcome] = []
+
+    def add(self, outcome: Outcome) -> None:
+        """Send *outcome* soon."""
+        self.unsent.append(outcome)
+        if not self._planned:
+            self._planned = True
+            asyncio.get_running_loop().call_soon(self._send)
+
+    def _send(self) -> None:
+        self._planned = False
+        try:
+            flush(self._slot, self.unsent)
+        except BlockingIOError:
+            self._send_in(FLUSH_AFTER)
+        except OSError as exc:
+            self._told = self._told or tell(exc)
+            self._send_in(SEND_AGAIN)
+
+    def _send_in(self, seconds: float) -> None:
+        self._planned = True
+        asyncio.get_running_loop().call_later(seconds, self._send)
 
 
 async def surely(runner: Runner, job: Job, executor: ThreadPoolExecutor) -> Outcome:
