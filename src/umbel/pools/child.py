@@ -225,16 +225,19 @@ async def serve_loop(runner: Runner, slot: ChildSlot, concurrency: int) -> None:
     outbox = Outbox(slot)
 
     async def run(job: Job) -> None:
-        finished[job.tag] = await surely(runner, job, executor)
+        finish(await surely(runner, job, executor))
 
-    def ended(tag: int, _: asyncio.Task[None]) -> None:
-        del running[tag]
+    def finish(outcome: Outcome) -> None:
+        del running[outcome.tag]
         slot.look_at(runner)
         free.release()
-        outbox.add(finished.pop(tag, Outcome(tag, Action.ACK, states.REVOKED, 0.0)))  # it was cancelled before its first step
+        outbox.add(outcome)
+
+    def ended(tag: int, _: asyncio.Task[None]) -> None:
+        if tag in running:  # it was cancelled before its first step
+            finish(Outcome(tag, Action.ACK, states.REVOKED, 0.0))
 
     running: dict[int, asyncio.Task[None]] = {}
-    finished: dict[int, Outcome] = {}
     loop.add_signal_handler(INTERRUPT, cancel, slot, running)
     executor = ThreadPoolExecutor(concurrency, thread_name_prefix="task")  # it may be left with a thread that does not end
     async for packet in packets(slot.socket):
