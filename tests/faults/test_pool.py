@@ -45,6 +45,9 @@ class Script:
             self._waits()
         if job.raw == b"full":
             return self._large(job)
+        if job.raw == b"exit":
+            self._waits()
+            os._exit(0)
         if job.raw == b"fail":
             raise SystemExit(3)
         if job.raw == b"cancel":
@@ -214,19 +217,24 @@ def test_a_child_that_is_to_be_replaced_serves_until_the_next_one_can(name):
         asyncio.run(body(pool))
 
 
-def test_a_child_that_hangs_in_its_start_is_said_to_and_replaced(monkeypatch, caplog):
-    read, write = os.pipe()
-    monkeypatch.setattr(umbel.pools.children, "STARTS_WITHIN", 0.3)
+def test_a_child_that_hangs_in_its_start_is_said_to_and_replaced(monkeypatch, caplog, tmp_path):
+    monkeypatch.setattr(umbel.pools.children, "STARTS_WITHIN", 1.0)
+    mark = tmp_path / "hangs"
+    mark.touch()
+
+    def start(_: str) -> None:
+        if mark.exists():
+            mark.unlink()
+            time.sleep(60)
 
     async def body(pool: ChildPool) -> None:
         notes = Notes()
         pool.start(asyncio.get_running_loop(), notes)
-        await until(lambda: "has not started up in" in caplog.text)
-        os.write(write, b"go")
         await until(lambda: pool.slots[0].pid)
+        assert caplog.text.count("has not started up in 1 s") == 1
         assert notes.deaths == []
 
-    with pool_of("processes", 1, Script(lambda _: os.read(read, 2))) as pool:
+    with pool_of("processes", 1, Script(start)) as pool:
         asyncio.run(body(pool))
 
 
@@ -261,6 +269,28 @@ def test_a_runner_that_fails_leaves_its_place_on_the_loop_and_the_others_there_a
         tag: (Action.BURY, "broken", "internal error: SystemExit(3)") if tag % 2 else (Action.ACK, "", "") for tag in range(1, 9)
     }
     assert notes.deaths == []
+
+
+def test_a_task_that_ends_a_child_that_leaves_has_killed_it_whatever_the_exit_code():
+    """It would be repeated without end."""
+    read, write = os.pipe()
+
+    async def body(pool: ChildPool) -> Notes:
+        notes = Notes()
+        pool.start(asyncio.get_running_loop(), notes)
+        slot = pool.slots[0]
+        await until(lambda: slot.pid)
+        first = slot.pid
+        pool.send(slot, [Job(1, 0, b"exit")])
+        await until(lambda: slot.pid not in {0, first})
+        os.write(write, b"go")
+        await until(lambda: notes.deaths or notes.returned)
+        return notes
+
+    with pool_of("asyncio", 2, Script(waits=lambda: os.read(read, 2)), most_tasks=1) as pool:
+        notes = asyncio.run(body(pool))
+    assert [(death.status, death.held, death.unread) for death in notes.deaths] == [(0, {1}, frozenset())]
+    assert notes.returned == []
 
 
 @pytest.mark.parametrize("name", ["processes", "threads", "asyncio"])

@@ -224,13 +224,14 @@ class ChildPool(Pool):
     def _went(self, place: Place, berth: Berth, status: int, peak: int = 0, *, alone: bool = True) -> None:
         """Deal with the end of a child. One that did not die *alone* went with the zygote: nobody can say whose fault that was."""
         pid, traceback, since = berth.pid, berth.traceback.read(), berth.since
-        expected = berth.expected or (status == 0 and (self._stopping or berth.leaving))
         berth.pid = 0
         self._arrange(place)
         started = self._last_outcomes(place, berth)
         by_us = [tag for tag in berth.ending if any(tags.pop(tag, None) is not None for tags in berth.tags)]
         held = frozenset(tag for tags in berth.tags for tag in tags)
         unread = frozenset(job.tag for i in range(len(berth.ours)) for job in berth.take_back(i))
+        # One that was told to leave and has not finished what it had was ended by a task, whatever its exit code.
+        expected = berth.expected or (status == 0 and (self._stopping or berth.leaving) and held <= unread)
         broken = not (berth.served or started or held - unread or expected)
         berth.reset()
         for tag in by_us:
