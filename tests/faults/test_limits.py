@@ -114,6 +114,18 @@ def test_a_loop_that_runs_one_task_at_a_time_ends_functions_as_any_other(on_file
     assert on_file.times("dies 3") == 4, "one death that names nobody, and three that are counted"
 
 
+def test_functions_that_do_not_end_hold_up_no_other_on_a_loop(on_file):
+    """The first has its child replaced; that finishes a long task, so the child of the others cannot be replaced, and goes on."""
+    send(on_file, "runs_for.apply_async((30,), task_id='long'); blocks.apply_async((1,), time_limit=0.3, task_id='first')")
+    with start(on_file, "-P", "asyncio", "-c", "2") as worker:
+        ended(on_file, "first")
+        send(on_file, "[blocks.apply_async((n,), time_limit=0.3, task_id=f'b{n}') for n in range(2, 6)]")
+        ended(on_file, "b2", "b3", "b4", "b5")
+        send(on_file, "[work.delay(n).get(timeout=3) for n in range(10, 14)]")
+        worker.send(signal.SIGQUIT)
+        worker.exit_code()
+
+
 @pytest.mark.slow
 def test_what_runs_beside_threads_that_do_not_end_is_let_finish(on_file):
     send(on_file, "[blocks.apply_async((n,), time_limit=0.3, task_id=f'b{n}') for n in range(3)]; work.apply_async((7, 3), task_id='long')")

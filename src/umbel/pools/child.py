@@ -36,6 +36,7 @@ INTERRUPT = signal.SIGUSR1  # look at the testimony: somebody's time is up
 CAUGHT = (signal.SIGINT, signal.SIGTERM, signal.SIGQUIT, signal.SIGHUP)  # what a terminal or a supervisor sends to all
 KINDS = (SoftTimeLimitExceeded, HardLimit, Terminated)  # by why the testimony says
 
+MOST_THREADS = 10_000
 FAREWELL = 5.0  # seconds that a child has for its end, and at a stop for its start
 FLUSH_AFTER = 0.005  # seconds: an outcome does not wait longer than this for those behind it in the packet
 SEND_AGAIN, SENDS_WITHIN = 0.1, 5.0  # seconds, where the system has no open files or memory left for a frame
@@ -239,7 +240,8 @@ async def serve_loop(runner: Runner, slot: ChildSlot, concurrency: int) -> None:
 
     running: dict[int, asyncio.Task[None]] = {}
     loop.add_signal_handler(INTERRUPT, cancel, slot, running)
-    executor = ThreadPoolExecutor(concurrency, thread_name_prefix="task")  # it may be left with a thread that does not end
+    # A thread that does not end is left in it, and takes no other's place: how many run is what *free* says.
+    executor = ThreadPoolExecutor(MOST_THREADS, thread_name_prefix="task")
     async for packet in packets(slot.socket):
         jobs = decode_jobs(packet)
         if not jobs:

@@ -50,6 +50,11 @@ async def runs_on_async(number: int) -> None:
 
 
 @app.task
+async def runs_for(seconds: float) -> None:
+    await asyncio.sleep(seconds)
+
+
+@app.task
 async def ignores_its_end(number: int) -> None:
     note(f"starts {number}")
     while True:
