@@ -28,8 +28,11 @@ class Script:
 
     left_behind = False
 
-    def __init__(self, start: Callable[[str], object] = lambda name: None, *, waits: Callable[[], object] = lambda: None) -> None:
-        self._start, self._waits = start, waits
+    def __init__(
+        self, start: Callable[[str], object] = lambda name: None, *, waits: Callable[[], object] = lambda: None,
+        ends: Callable[[], object] = lambda: None,
+    ) -> None:  # fmt: skip
+        self._start, self._waits, self._ends = start, waits, ends
 
     def run(self, job: Job, guard: object = None) -> Outcome:
         if job.raw == b"hang":
@@ -68,7 +71,7 @@ class Script:
         self._start(name)
 
     def ends_child(self, exitcode: int) -> None:
-        """Do nothing."""
+        self._ends()
 
 
 class Notes:
@@ -330,6 +333,51 @@ def test_a_large_message_waits_in_the_worker_for_an_open_file(caplog):
     with pool_of("processes", 1) as pool:
         asyncio.run(body(pool))
     assert caplog.text.count("Too many open files. It is tried again") == 1
+
+
+async def never_ends() -> None:
+    while True:
+        with contextlib.suppress(asyncio.CancelledError):
+            await asyncio.sleep(60)
+
+
+LEFT = {
+    "a coroutine": {"waits": lambda: KEPT.append(asyncio.create_task(never_ends()))},
+    "a thread": {"waits": lambda: KEPT.append(asyncio.create_task(asyncio.to_thread(time.sleep, 60)))},
+    "a receiver": {"ends": lambda: time.sleep(60)},
+}
+KEPT: list[object] = []
+
+
+@pytest.mark.parametrize(
+    ("name", "left"),
+    [
+        ("asyncio", "a coroutine"),
+        ("asyncio", "a thread"),
+        ("asyncio", "a receiver"),
+        ("threads", "a receiver"),
+        ("processes", "a receiver"),
+    ],
+)
+def test_what_tasks_and_receivers_leave_holds_up_neither_a_stop_nor_the_next_child(monkeypatch, name, left):
+    monkeypatch.setattr(umbel.pools.child, "FAREWELL", 0.3)
+
+    async def body(pool: ChildPool) -> Notes:
+        notes = Notes()
+        pool.start(asyncio.get_running_loop(), notes)
+        slot = pool.slots[0]
+        for tag in (1, 2):
+            await until(lambda: slot.pid)
+            pool.send(slot, [Job(tag, 0, b"wait")])
+            await until(lambda tag=tag: len(notes.outcomes) == tag)
+            await until(lambda: len(children(pool)) == 1)
+        async with asyncio.timeout(10):
+            await pool.finish()
+        return notes
+
+    with pool_of(name, 1, Script(**LEFT[left]), most_tasks=1) as pool:
+        notes = asyncio.run(body(pool))
+    assert notes.deaths == []
 
 
 MANY = """

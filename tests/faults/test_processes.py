@@ -91,6 +91,15 @@ def test_children_that_cannot_start_do_not_spin_and_the_worker_still_stops(on_fi
     assert "ready=1, delayed=0, claimed=0" in on_file.depth()
 
 
+def test_a_child_that_ends_because_of_an_unforeseen_error_leaves_its_traceback_in_the_log(odd):
+    odd.send("breaks_the_code_around_it.delay(1)")
+    with odd.worker("-c", "1") as worker:
+        wait_for(lambda: "dead=1" in odd.depth(), 20, odd.logs)
+        stop(worker)
+    assert worker.log().count("ends because of an unforeseen error") == odd.times("breaks 1") == 3
+    assert worker.log().count("RuntimeError: a fault of ours") == 3
+
+
 def test_a_zygote_that_does_not_end_is_killed_in_time():
     zygote = Zygote(lambda number: None, [])
     os.kill(zygote.pid, signal.SIGSTOP)

@@ -12,11 +12,11 @@ import socket
 import sys
 import threading
 import time
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from functools import partial
-from typing import Protocol
+from typing import NoReturn, Protocol
 
 from umbel import states
 from umbel.exceptions import SoftTimeLimitExceeded
@@ -38,6 +38,7 @@ KINDS = (SoftTimeLimitExceeded, HardLimit, Terminated)  # by why the testimony s
 
 MOST_THREADS = 10_000
 FAREWELL = 5.0  # seconds that a child has for its end, and at a stop for its start
+LAST_WORDS = 0.1  # seconds for a line in the log after that
 FLUSH_AFTER = 0.005  # seconds: an outcome does not wait longer than this for those behind it in the packet
 SEND_AGAIN, SENDS_WITHIN = 0.1, 5.0  # seconds, where the system has no open files or memory left for a frame
 
@@ -103,15 +104,14 @@ def live(runner: Runner, slots: list[ChildSlot], *, name: str, on_loop: int | No
     for number in CAUGHT:
         signal.signal(number, partial(leave_if_meant, slots))
     signal.signal(INTERRUPT, partial(interrupt, slots))
-    exitcode = 1
+    exitcode, close = 1, None
     try:
         runner.starts_child(name)
         rise(slots[0])
         if on_loop is not None:
             loop = asyncio.Runner()
             loop.run(serve_loop(runner, slots[0], on_loop))
-            if not runner.left_behind:  # which would not let it close
-                loop.close()
+            close = loop.close
         elif len(slots) == 1:
             serve(runner, slots[0])
         else:
@@ -119,12 +119,34 @@ def live(runner: Runner, slots: list[ChildSlot], *, name: str, on_loop: int | No
         exitcode = 0
     except SystemExit as exc:
         exitcode = exc.code if isinstance(exc.code, int) else 1
+    except BaseException:
+        logger.critical("Process pid:%d ends because of an unforeseen error.", os.getpid(), exc_info=True)
     finally:
-        with contextlib.suppress(Exception):
-            runner.ends_child(exitcode)
-            sys.stdout.flush()
-            sys.stderr.flush()
+        take_leave(runner, exitcode, close)
+
+
+def take_leave(runner: Runner, exitcode: int, close: Callable[[], None] | None) -> NoReturn:
+    """End this process within `FAREWELL`, whatever tasks have left on its loop and receivers do at its end."""
+    try:
+        threading.Thread(target=leave_late, args=(exitcode,), name="farewell", daemon=True).start()
+        if close is not None and not runner.left_behind:  # which would not let it close
+            close()
+        runner.ends_child(exitcode)
+        sys.stdout.flush()
+        sys.stderr.flush()
+    except Exception:
+        logger.exception("Process pid:%d could not end in order.", os.getpid())
+    finally:
         os._exit(exitcode)
+
+
+def leave_late(exitcode: int) -> None:
+    """End this process when its time is over; what hangs may hold the log."""
+    time.sleep(FAREWELL)
+    text = "Process pid:%d has not ended in %g s and leaves now. What hangs was left by a task or is a receiver of worker_process_shutdown."
+    threading.Thread(target=logger.error, args=(text, os.getpid(), FAREWELL), daemon=True).start()
+    time.sleep(LAST_WORDS)
+    os._exit(exitcode)
 
 
 def rise(slot: ChildSlot) -> None:

@@ -6,6 +6,8 @@ import time
 
 from ledger_app import app, note, work  # noqa: F401 - producers take them from here
 
+from umbel.pools.testimony import Testimony
+
 
 @app.task
 def begins(number: int, seconds: float) -> None:
@@ -19,3 +21,13 @@ def kills_its_zygote(number: int) -> None:
     note(f"kills {number}")
     os.kill(os.getppid(), signal.SIGKILL)
     time.sleep(60)
+
+
+@app.task
+def breaks_the_code_around_it(number: int) -> None:
+    note(f"breaks {number}")
+
+    def record(*_: object) -> bool:
+        raise RuntimeError("a fault of ours")
+
+    Testimony.record = record
