@@ -16,8 +16,11 @@ def stop(worker, code=0):
     assert worker.exit_code() == code, worker.tail()
 
 
-@pytest.mark.parametrize("pool", ["prefork", "threads", "solo"])
-@pytest.mark.parametrize("task", ["forks", "forks_and_returns"])
+FORKS = [(pool, task) for pool in ("prefork", "threads", "solo") for task in ("forks", "forks_and_returns")]
+FORKS += [(pool, task) for pool in ("prefork", "asyncio") for task in ("forks_and_returns_from_a_coroutine", "forks_and_awaits")]
+
+
+@pytest.mark.parametrize(("pool", "task"), [*FORKS, ("asyncio", "forks_and_returns")])
 def test_the_copy_that_a_task_forks_tells_nothing_and_runs_nothing(on_file, pool, task):
     with on_file.worker("-P", pool, "-c", "1") as worker:
         said = on_file.send(
@@ -28,6 +31,25 @@ def test_the_copy_that_a_task_forks_tells_nothing_and_runs_nothing(on_file, pool
     assert said.strip() == f"{list(range(5))} {list(range(5, 20))}"
     assert on_file.depth() == EMPTY
     assert left == []
+
+
+def test_the_copy_that_a_coroutine_forks_runs_nothing_of_those_beside_it(on_file):
+    with on_file.worker("-P", "asyncio", "-c", "4") as worker:
+        said = on_file.send(
+            "beside = [ticks.delay(n, 20_000) for n in range(3)]\n"
+            "print([forks_and_awaits.delay(n).get(timeout=20) for n in range(5)], [r.get(timeout=20) for r in beside])"
+        )
+        stop(worker)
+    assert said.strip() == "[0, 1, 2, 3, 4] [0, 1, 2]"
+    assert on_file.times("ticks in a copy") == on_file.times("-1") == 0
+
+
+@pytest.mark.parametrize("pool", ["prefork", "threads", "asyncio"])
+def test_a_task_may_start_processes_and_end_them(on_file, pool):
+    with on_file.worker("-P", pool, "-c", "2") as worker:
+        assert on_file.send("print(starts_processes.delay(1).get(timeout=30))").strip() == "[1, -15, 1, 2, 3, 4]"
+        assert on_file.send("print(work.delay(2).get(timeout=20))").strip() == "2"
+        stop(worker)
 
 
 @pytest.mark.parametrize("pool", ["prefork", "threads", "asyncio"])  # solo is a program like any other: it waits for its threads

@@ -23,6 +23,7 @@ from umbel.exceptions import SoftTimeLimitExceeded
 from umbel.execution.limits import Guard, HardLimit, Terminated
 from umbel.execution.outcome import Action, Job, Outcome, decode_jobs, encode_outcomes
 from umbel.pools import frames
+from umbel.pools.copies import end_copy, mind_copies
 from umbel.pools.evidence import RSS_UNIT
 from umbel.pools.testimony import TERMINATE, Testimony
 from umbel.wire.saferepr import one_line, saferepr
@@ -101,9 +102,11 @@ def live(runner: Runner, slots: list[ChildSlot], *, name: str, on_loop: int | No
     """Serve *slots* until their sockets close: one thread for each, or the only one by a loop that runs *on_loop* at once."""
     # Ctrl-C and a supervisor's TERM reach the whole group; the parent decides. A handler, and not SIG_IGN, because programs
     # that tasks start inherit what is ignored.
-    for number in CAUGHT:
-        signal.signal(number, partial(leave_if_meant, slots))
-    signal.signal(INTERRUPT, partial(interrupt, slots))
+    handlers: dict[int, Callable[..., object]] = {number: partial(leave_if_meant, slots) for number in CAUGHT}
+    handlers[INTERRUPT] = partial(interrupt, slots)
+    for number, handler in handlers.items():
+        signal.signal(number, handler)
+    mind_copies(handlers, [slot.socket for slot in slots])
     exitcode, close = 1, None
     try:
         runner.starts_child(name)
@@ -194,6 +197,8 @@ def serve(runner: Runner, slot: ChildSlot) -> None:
         for job in jobs:
             testimony.start(job.tag)
             outcome = runner.run(job, slot.guard)
+            if end.fileno() < 0:
+                end_copy()
             if testimony.let_go:
                 return
             if slot.most_memory is not None or runner.left_behind:

@@ -2,6 +2,7 @@
 
 import asyncio
 import ctypes
+import multiprocessing
 import os
 import signal
 import subprocess
@@ -114,6 +115,51 @@ def forks_and_returns(number: int) -> int:
         return -1
     note(f"{number}")
     return number
+
+
+@app.task
+async def forks_and_returns_from_a_coroutine(number: int) -> int:
+    if os.fork() == 0:
+        return -1
+    note(f"{number}")
+    return number
+
+
+@app.task
+async def forks_and_awaits(number: int) -> int:
+    """The copy would live on, and run what runs beside it."""
+    await asyncio.sleep(0.01)
+    copy = os.fork() == 0
+    await asyncio.sleep(0.01)
+    note(f"{-1 if copy else number}")
+    return -1 if copy else number
+
+
+@app.task
+async def ticks(number: int, times: int) -> int:
+    here = os.getpid()
+    for _ in range(times):
+        await asyncio.sleep(0)
+        if os.getpid() != here:
+            note("ticks in a copy")
+    return number
+
+
+@app.task
+def starts_processes(number: int) -> list[Any]:
+    """One is told to end, others work in a pool, one program needs a function before it starts."""
+    ours, theirs = multiprocessing.Pipe()
+    process = multiprocessing.Process(target=lambda: (theirs.send(1), time.sleep(60)))
+    process.start()
+    ours.recv()
+    process.terminate()
+    process.join(10)
+    exitcode = process.exitcode
+    process.kill()
+    with multiprocessing.Pool(2) as pool:
+        found = pool.map(abs, [1, -2, 3])
+    program = subprocess.run([sys.executable, "-c", "print(4)"], preexec_fn=os.getpid, capture_output=True, check=True)
+    return [number, exitcode, *found, int(program.stdout)]
 
 
 @app.task
