@@ -39,6 +39,9 @@ class Script:
             time.sleep(60)
         if job.raw == b"full":
             return self._large(job)
+        if job.raw == b"fail":
+            self._waits()
+            raise RuntimeError("a fault of ours")
         return Outcome(job.tag, Action.ACK, "SUCCESS", 0.0, str(os.getpid()).encode())
 
     async def arun(self, job: Job, executor: object) -> Outcome:
@@ -339,6 +342,28 @@ async def never_ends() -> None:
     while True:
         with contextlib.suppress(asyncio.CancelledError):
             await asyncio.sleep(60)
+
+
+def test_a_thread_that_fails_ends_its_child_also_after_another_has_ended():
+    """One that nobody looked at held its slot, or a stop, for good."""
+    read, write = os.pipe()
+
+    async def body(pool: ChildPool) -> Notes:
+        notes = Notes()
+        pool.start(asyncio.get_running_loop(), notes)
+        await until(lambda: pool.slots[1].pid)
+        pool.send(pool.slots[1], [Job(1, 0, b"fail")])
+        await until(pool.runs)
+        stop = asyncio.create_task(pool.finish())  # the thread of the first slot ends
+        await asyncio.sleep(0.2)
+        os.write(write, b"go")
+        async with asyncio.timeout(10):
+            await stop
+        return notes
+
+    with pool_of("threads", 2, Script(waits=lambda: os.read(read, 2))) as pool:
+        notes = asyncio.run(body(pool))
+    assert [(death.status, death.started) for death in notes.deaths] == [(256, {1})]
 
 
 LEFT = {

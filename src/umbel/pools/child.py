@@ -6,6 +6,7 @@ import asyncio
 import contextlib
 import logging
 import os
+import queue
 import resource
 import signal
 import socket
@@ -161,25 +162,22 @@ def rise(slot: ChildSlot) -> None:
 
 def serve_threads(runner: Runner, slots: list[ChildSlot]) -> None:
     """Serve each slot in its own thread; a thread that ends with an error ends the child, as a process would."""
-    ended = threading.Event()
-    failed: list[BaseException] = []
+    ended: queue.SimpleQueue[BaseException | None] = queue.SimpleQueue()
 
     def work(slot: ChildSlot) -> None:
         try:
             serve(runner, slot)
         except BaseException as exc:  # noqa: BLE001 - handed to the main thread
-            failed.append(exc)
-        finally:
-            ended.set()
+            ended.put(exc)
+        else:
+            ended.put(None)
 
     threads = [threading.Thread(target=work, args=(slot,), name=f"slot-{number}", daemon=True) for number, slot in enumerate(slots, 1)]
     for thread in threads:
         thread.start()
-    ended.wait()
-    if failed:
-        raise failed[0]
-    for thread in threads:
-        thread.join()
+    for _ in threads:
+        if (failed := ended.get()) is not None:
+            raise failed
 
 
 def serve(runner: Runner, slot: ChildSlot) -> None:
