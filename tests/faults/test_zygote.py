@@ -2,6 +2,7 @@
 
 import asyncio
 import errno
+import logging
 import os
 import signal
 
@@ -12,6 +13,7 @@ from tests.faults.test_pool import Notes, children, pool_of, until
 from tests.processes import wait_for
 
 from umbel.execution.outcome import Job
+from umbel.pools.zygote import Zygote
 
 pytestmark = pytest.mark.timeout(60)
 
@@ -73,3 +75,23 @@ def test_a_fork_that_fails_is_told_once_and_tried_again_and_costs_no_child(monke
 
     with pool_of("processes", 2) as pool:
         asyncio.run(body(pool))
+
+
+def test_a_child_that_cannot_even_begin_and_a_zygote_that_fails_say_why(capfd):
+    def fails(number: int) -> None:
+        raise RuntimeError(f"a fault of ours in {number}")
+
+    for handler in logging.getLogger().handlers[:]:  # those of pytest keep what a child logs in the memory of the child
+        logging.getLogger().removeHandler(handler)
+    zygote = Zygote(fails, [])
+    zygote.spawn(7)
+    zygote.report()
+    assert os.waitstatus_to_exitcode(zygote.report()[2]) == 1
+    zygote.control.send(b"?")
+    with pytest.raises(EOFError):
+        zygote.report()
+    zygote.close()
+    said = capfd.readouterr().err
+    assert "RuntimeError: a fault of ours in 7" in said
+    assert "The zygote" in said
+    assert "unpack requires a buffer" in said

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import contextlib
 import ctypes
+import logging
 import os
 import select
 import signal
@@ -21,6 +22,8 @@ from collections.abc import Callable, Sequence
 from umbel.pools.evidence import RSS_UNIT
 
 __all__ = ["ENDS_WITHIN", "Zygote"]
+
+logger = logging.getLogger("celery.pool")
 
 ORDER = struct.Struct("<i")  # the number of the child to fork
 REPORT = struct.Struct("<iiiq")  # number, pid (0: it could not be forked), wait status (-1: just forked), peak memory in bytes, or errno
@@ -45,6 +48,8 @@ class Zygote:
                 end.close()
             try:
                 attend(theirs, live)
+            except BaseException:
+                logger.critical("The zygote (pid %d) ends because of an unforeseen error.", os.getpid(), exc_info=True)
             finally:
                 os._exit(0)
         theirs.close()
@@ -145,6 +150,8 @@ def fork_child(number: int, control: socket.socket, live: Callable[[int], None])
         die_with_parent(zygote)
         live(number)
         status = 0
+    except BaseException:
+        logger.critical("Process pid:%d ends because of an unforeseen error.", os.getpid(), exc_info=True)
     finally:
         os._exit(status)
 
