@@ -25,7 +25,7 @@ def test_what_ran_when_the_zygote_was_killed_loses_no_attempt(odd, pool):
     with odd.worker("-P", pool, "-c", "2") as worker:
         wait_for(lambda: odd.times("begins 1") == 1, 20, odd.logs)
         os.kill(below(worker.pid)[0], signal.SIGKILL)
-        assert worker.exit_code(5) == 1, worker.tail()
+        assert worker.exit_code(10) == 1, worker.tail()
     with odd.worker("-P", pool, "-c", "2") as worker:
         wait_for(lambda: odd.numbers() == {1}, 20, odd.logs)
         stop(worker)
@@ -38,7 +38,7 @@ def test_a_task_that_kills_the_zygote_each_time_is_buried(odd):
     odd.send("kills_its_zygote.delay(1)")
     for _ in range(4):
         with odd.worker("-c", "2") as worker:
-            assert worker.exit_code(10) == 1, worker.tail()
+            assert worker.exit_code(20) == 1, worker.tail()
     assert "ready=0, delayed=0, claimed=0, parked=0, dead=1" in odd.depth()
     assert odd.times("kills 1") == 4
 
