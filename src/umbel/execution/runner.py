@@ -14,16 +14,15 @@ import threading
 import time
 from collections.abc import Coroutine
 from concurrent.futures import ThreadPoolExecutor
-from contextvars import Token, copy_context
-from dataclasses import dataclass, field
-from functools import cache, partial
-from typing import Any, NamedTuple
+from contextvars import copy_context
+from functools import partial
+from typing import Any
 
 from umbel import signals, states
 from umbel.app import Umbel
-from umbel.context import Context
 from umbel.current import pop_frame, push_frame
 from umbel.exceptions import ContentDisallowed, Ignore, NotSupported, Reject, Retry, TimeLimitExceeded
+from umbel.execution.call import Call, own
 from umbel.execution.documents import Documents
 from umbel.execution.failure import ErrorInfo
 from umbel.execution.limits import GRACE, Guard, HardLimit, Limits, Terminated, acks_on, bounded, climb, limits_of
@@ -31,7 +30,6 @@ from umbel.execution.loop_thread import LoopThread
 from umbel.execution.outcome import Action, Job, Outcome, Replacement
 from umbel.execution.request import open_request
 from umbel.logs import flush_redirected, task_in_log
-from umbel.task import Task
 from umbel.wire.saferepr import one_line, saferepr
 from umbel.wire.size import limit_of
 
@@ -40,47 +38,6 @@ __all__ = ["TaskRunner"]
 logger = logging.getLogger("celery.app.trace")
 request_log = logging.getLogger("celery.worker.request")
 LONGEST_REPR = 10_000  # characters of an exception in a line of the log
-
-
-@dataclass(slots=True)
-class Call:
-    """One message that is running."""
-
-    tag: int
-    task: Task[..., Any]
-    request: Context
-    args: list[Any]
-    kwargs: dict[str, Any]
-    began: float = field(default_factory=time.perf_counter)
-    frame: Token[Any] | None = None
-
-    def outcome(
-        self, action: Action, state: str, meta: bytes | None = None, *, replacement: Replacement | None = None, reason: str = "",
-        kind: str = "", traceback: str = "",
-    ) -> Outcome:  # fmt: skip
-        """Say what happened."""
-        runtime = time.perf_counter() - self.began
-        return Outcome(self.tag, action, state, runtime, meta, replacement, one_line(reason), kind, traceback)
-
-
-class Own(NamedTuple):
-    """What a class of tasks has of its own: what it has not is not called."""
-
-    call: bool
-    before_start: bool
-    on_success: bool
-    after_return: bool
-
-
-@cache
-def own(cls: Any) -> Own:
-    """Look at a class once."""
-    return Own(
-        cls.__call__ is not Task.__call__,
-        cls.before_start is not Task.before_start,
-        cls.on_success is not Task.on_success,
-        cls.after_return is not Task.after_return,
-    )
 
 
 class TaskRunner:

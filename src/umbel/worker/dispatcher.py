@@ -11,15 +11,16 @@ from typing import Any
 
 from umbel import signals, states
 from umbel.broker import Broker, Delivery, Evidence, Item, Revocation, Settlement, Verb
-from umbel.exceptions import OperationalError, WorkerLostError
+from umbel.exceptions import OperationalError
 from umbel.execution.outcome import Action, Outcome
 from umbel.execution.report import Reporter
 from umbel.execution.settle import Settler
-from umbel.execution.verdict import Postponed, Refused, Request, Void, admit, lost, void
+from umbel.execution.verdict import Postponed, Refused, Request, Void, admit, void
 from umbel.pools.base import Death, Pool, Slot, ended
 from umbel.task import Task
 from umbel.wire.saferepr import one_line
 from umbel.wire.size import DEFAULT_LIMIT
+from umbel.worker.endings import Endings
 from umbel.worker.inflight import MOST, Inflight, Packet
 from umbel.worker.limits import TimeLimits
 from umbel.worker.rate_limits import RateLimits
@@ -46,7 +47,9 @@ class Dispatcher:
         revoked: Container[str] = (), largest: int = DEFAULT_LIMIT, clock: Callable[[], float] = time.time,
     ) -> None:  # fmt: skip
         self._broker, self._pool, self._settler, self._io, self._reporter = broker, pool, settler, io, reporter
-        self._tasks, self._most, self._revoked, self._largest, self._clock = tasks, most_deliveries, revoked, largest, clock
+        self._tasks, self._revoked, self._largest, self._clock = tasks, revoked, largest, clock
+        self._endings = Endings(settler, reporter, tasks=tasks, most=most_deliveries, largest=largest, clock=clock)
+        self.recovered = self._endings.recovered
         self._inflight = Inflight(pool, cap=prefetch)
         self._limits, self._terminations = TimeLimits(pool, self._inflight.sent), Terminations(pool, self._inflight.sent)
         self._rates = rates
@@ -75,7 +78,7 @@ class Dispatcher:
                 case Refused() as refused:
                     self._refuse(refused)
                 case Void() as discarded:
-                    self._discard(discarded.request, discarded.why)
+                    self._endings.discard(discarded.request, discarded.why)
                 case Postponed() as postponed:
                     self._postpone(postponed)
         self._say_received(requests)
@@ -105,14 +108,6 @@ class Dispatcher:
         self._reporter.refused(refused)
         evidence = self._reporter.evidence("unknown" if refused.verb is Verb.PARK else "unreadable")
         self._settler.add(Settlement(delivery=refused.delivery, verb=refused.verb, reason=refused.reason, evidence=evidence))
-
-    def _discard(self, request: Request, why: str, *, signum: int | None = None) -> None:
-        """End a task as REVOKED: it has not begun, or was terminated by *signum*."""
-        record = self._reporter.revoked(request, why, signum=signum)
-        if not request.acked:
-            self._settler.add(Settlement(delivery=request.delivery, verb=Verb.ACK), record)
-        elif record is not None:
-            self._settler.store(record)
 
     def _postpone(self, postponed: Postponed) -> None:
         delivery, glance = postponed.delivery, postponed.glance
@@ -202,7 +197,7 @@ class Dispatcher:
         for tag, request, why in found:
             packet.requests.remove((tag, request))
             self._inflight.take(tag)
-            self._discard(request, why)
+            self._endings.discard(request, why)
 
     def on_revoked(self, entries: Sequence[Revocation]) -> None:
         """Discard what has not begun of the tasks that were revoked just now, and end what runs, if that is wanted."""
@@ -220,7 +215,7 @@ class Dispatcher:
         """Settle what a slot has finished, and send more."""
         for outcome in outcomes:
             request = self._inflight.finished(slot, outcome)
-            if request is not None and (outcome.state == states.SUCCESS or not self._was_terminated(request)):
+            if request is not None and (outcome.state == states.SUCCESS or not self._endings.was_terminated(request)):
                 self._settle(request, outcome)
         self.on_ready()
 
@@ -257,7 +252,8 @@ class Dispatcher:
         for slot in death.slots:
             slot.stalled = False
         for tag in started:
-            self._crashed(tag, death, certain=certain)
+            if (request := self._inflight.take(tag)) is not None:
+                self._endings.crashed(request, death, certain=certain)
         self.on_returned(death.held - started)
 
     def on_returned(self, tags: Iterable[int]) -> None:
@@ -273,54 +269,8 @@ class Dispatcher:
     def on_ended(self, tag: int, traceback: str) -> None:
         """Settle a task that had to be ended at its hard limit. That is no crash: it costs no attempt."""
         request = self._inflight.take(tag)
-        if request is not None and not self._was_terminated(request):
+        if request is not None and not self._endings.was_terminated(request):
             self._settle(request, self._reporter.timed_out(tag, request, traceback))
-
-    def _was_terminated(self, request: Request) -> bool:
-        """Settle *request*, which has ended, as REVOKED if it was told to end."""
-        if request.terminated:
-            self._discard(request, "terminated", signum=request.terminated)
-        return bool(request.terminated)
-
-    def _crashed(self, tag: int, death: Death, *, certain: bool) -> None:
-        """Deal with a task that ran, or may have run, in a child that died.
-
-        If it ran beside others, the first time it is a suspect and no attempt is counted: of the suspects only one runs at a time.
-        """
-        request = self._inflight.take(tag)
-        if request is None or self._was_terminated(request):
-            return
-        again = bool(request.task.reject_on_worker_lost)
-        if not certain and again and not request.alone and not request.acked:
-            self._give_back([request], suspect=True)
-            return
-        exc = WorkerLostError(f"Worker exited prematurely: {death}")
-        attempts = request.delivery.attempts + 1
-        self._worker_lost(request, exc, self._reporter.post_mortem(death, attempts), again=again)
-
-    def _worker_lost(self, request: Request, exc: WorkerLostError, evidence: Evidence, *, again: bool) -> None:
-        """Decide about a task whose process died while it ran."""
-        verdict = lost(attempts=evidence.attempts, most=self._most, acked=request.acked, again=again)
-        record = self._reporter.lost(request, exc, verdict)
-        if request.acked:
-            if record is not None:
-                self._settler.store(record)
-            return
-        reason = f"its process died {evidence.attempts} time(s), the last time: {exc}" if verdict.verb is Verb.BURY else ""
-        settlement = Settlement(
-            delivery=request.delivery, verb=verdict.verb, attempts=evidence.attempts, reason=reason, evidence=evidence
-        )  # fmt: skip
-        self._settler.add(settlement, record)
-
-    def recovered(self, delivery: Delivery) -> None:
-        """Give back what a dead node had claimed; what has died too often is settled as failed and buried."""
-        if delivery.attempts >= self._most:  # also of a suspect: who recovered it before us may have died, too
-            request = admit(delivery, self._tasks, self._clock(), limit=self._largest)
-            if isinstance(request, Request):
-                exc = WorkerLostError("The worker was lost while the task ran.")
-                self._worker_lost(request, exc, self._reporter.evidence("crashed", attempts=delivery.attempts), again=True)
-                return
-        self._settler.add(Settlement(delivery=delivery, verb=Verb.GIVE_BACK, attempts=delivery.attempts, suspect=delivery.suspect))
 
     # Things that wait too long go back.
 
@@ -340,41 +290,21 @@ class Dispatcher:
             for slot in self._inflight.overdue():
                 self._inflight.back([job.tag for job in self._pool.take_back(slot)])
             self._pump()
-            self._give_back(self._inflight.stuck(STUCK_AFTER))
+            self._endings.give_back(self._inflight.stuck(STUCK_AFTER))
             if not self._inflight.free():  # else it waits only for a suspect that runs, and would be claimed again at once
-                self._give_back(self._rates.stuck(time.monotonic()))
-
-    def _give_back(self, requests: Sequence[Request], *, suspect: bool = False) -> None:
-        """Give *requests* back to the heads of their queues; what was acknowledged early is sent again."""
-        for request in requests:
-            delivery, glance = request.delivery, request.glance
-            if request.acked:
-                self._settler.publish(Item(raw=delivery.raw, queue=delivery.queue, id=glance.id, priority=glance.priority))
-                continue
-            self._settler.add(
-                Settlement(delivery=delivery, verb=Verb.GIVE_BACK, attempts=delivery.attempts, suspect=suspect or delivery.suspect)
-            )
+                self._endings.give_back(self._rates.stuck(time.monotonic()))
 
     async def drain(self) -> None:
         """Give back what has not begun, wait for what has, and give back what was ended meanwhile."""
-        self._give_back(self._rates.clear())
+        self._endings.give_back(self._rates.clear())
         for slot in self._pool.slots:
             self._inflight.back([job.tag for job in self._pool.take_back(slot)])
         if self._preparing:
             await asyncio.wait(self._preparing)
-        self._give_back(self._inflight.take_waiting())
+        self._endings.give_back(self._inflight.take_waiting())
         await self._pool.finish()
-        ended = [request for request, _ in self._inflight.sent.values()]
-        for request in ended:
-            if request.acked:
-                self._worker_lost(
-                    request,
-                    WorkerLostError("The worker was told to stop and ended the task."),
-                    self._reporter.evidence("crashed"),
-                    again=False,
-                )
-        self._give_back([request for request in ended if not request.acked])
-        self._give_back(self._inflight.clear())
+        self._endings.stopped([request for request, _ in self._inflight.sent.values()])
+        self._endings.give_back(self._inflight.clear())
 
     def end(self) -> None:
         """End what runs, for good: `drain` gives it back."""

@@ -1,0 +1,57 @@
+"""One message that runs, and what its task's class has of its own."""
+
+from __future__ import annotations
+
+import time
+from contextvars import Token
+from dataclasses import dataclass, field
+from functools import cache
+from typing import Any, NamedTuple
+
+from umbel.context import Context
+from umbel.execution.outcome import Action, Outcome, Replacement
+from umbel.task import Task
+from umbel.wire.saferepr import one_line
+
+__all__ = ["Call", "own"]
+
+
+@dataclass(slots=True)
+class Call:
+    """One message that is running."""
+
+    tag: int
+    task: Task[..., Any]
+    request: Context
+    args: list[Any]
+    kwargs: dict[str, Any]
+    began: float = field(default_factory=time.perf_counter)
+    frame: Token[Any] | None = None
+
+    def outcome(
+        self, action: Action, state: str, meta: bytes | None = None, *, replacement: Replacement | None = None, reason: str = "",
+        kind: str = "", traceback: str = "",
+    ) -> Outcome:  # fmt: skip
+        """Say what happened."""
+        runtime = time.perf_counter() - self.began
+        return Outcome(self.tag, action, state, runtime, meta, replacement, one_line(reason), kind, traceback)
+
+
+class Own(NamedTuple):
+    """What a class of tasks has of its own: what it has not is not called."""
+
+    call: bool
+    before_start: bool
+    on_success: bool
+    after_return: bool
+
+
+@cache
+def own(cls: Any) -> Own:
+    """Look at a class once."""
+    return Own(
+        cls.__call__ is not Task.__call__,
+        cls.before_start is not Task.before_start,
+        cls.on_success is not Task.on_success,
+        cls.after_return is not Task.after_return,
+    )

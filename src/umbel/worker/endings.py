@@ -1,0 +1,99 @@
+"""What becomes of requests of which no outcome tells: discarded, terminated, given back, or lost with their process."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+from umbel.broker import Delivery, Evidence, Item, Settlement, Verb
+from umbel.exceptions import WorkerLostError
+from umbel.execution.report import Reporter
+from umbel.execution.settle import Settler
+from umbel.execution.verdict import Request, admit, lost
+from umbel.pools.base import Death
+from umbel.task import Task
+
+__all__ = ["Endings"]
+
+
+class Endings:
+    """Settles them; runs on the worker's loop."""
+
+    def __init__(
+        self, settler: Settler, reporter: Reporter, *,
+        tasks: Mapping[str, Task[..., Any]], most: int, largest: int, clock: Callable[[], float],
+    ) -> None:  # fmt: skip
+        self._settler, self._reporter = settler, reporter
+        self._tasks, self._most, self._largest, self._clock = tasks, most, largest, clock
+
+    def discard(self, request: Request, why: str, *, signum: int | None = None) -> None:
+        """End a task as REVOKED: it has not begun, or was terminated by *signum*."""
+        record = self._reporter.revoked(request, why, signum=signum)
+        if not request.acked:
+            self._settler.add(Settlement(delivery=request.delivery, verb=Verb.ACK), record)
+        elif record is not None:
+            self._settler.store(record)
+
+    def was_terminated(self, request: Request) -> bool:
+        """Settle *request*, which has ended, as REVOKED if it was told to end."""
+        if request.terminated:
+            self.discard(request, "terminated", signum=request.terminated)
+        return bool(request.terminated)
+
+    def crashed(self, request: Request, death: Death, *, certain: bool) -> None:
+        """Deal with a task that ran, or may have run, in a child that died.
+
+        If it ran beside others, the first time it is a suspect and no attempt is counted: of the suspects only one runs at a time.
+        """
+        if self.was_terminated(request):
+            return
+        again = bool(request.task.reject_on_worker_lost)
+        if not certain and again and not request.alone and not request.acked:
+            self.give_back([request], suspect=True)
+            return
+        exc = WorkerLostError(f"Worker exited prematurely: {death}")
+        attempts = request.delivery.attempts + 1
+        self._lost(request, exc, self._reporter.post_mortem(death, attempts), again=again)
+
+    def stopped(self, requests: Sequence[Request]) -> None:
+        """Deal with tasks that the stop of the worker has ended: what was acknowledged early has failed, the others go back."""
+        for request in requests:
+            if request.acked:
+                exc = WorkerLostError("The worker was told to stop and ended the task.")
+                self._lost(request, exc, self._reporter.evidence("crashed"), again=False)
+        self.give_back([request for request in requests if not request.acked])
+
+    def recovered(self, delivery: Delivery) -> None:
+        """Give back what a dead node had claimed; what has died too often is settled as failed and buried."""
+        if delivery.attempts >= self._most:  # also of a suspect: who recovered it before us may have died, too
+            request = admit(delivery, self._tasks, self._clock(), limit=self._largest)
+            if isinstance(request, Request):
+                exc = WorkerLostError("The worker was lost while the task ran.")
+                self._lost(request, exc, self._reporter.evidence("crashed", attempts=delivery.attempts), again=True)
+                return
+        self._settler.add(Settlement(delivery=delivery, verb=Verb.GIVE_BACK, attempts=delivery.attempts, suspect=delivery.suspect))
+
+    def _lost(self, request: Request, exc: WorkerLostError, evidence: Evidence, *, again: bool) -> None:
+        """Decide about a task whose process died while it ran."""
+        verdict = lost(attempts=evidence.attempts, most=self._most, acked=request.acked, again=again)
+        record = self._reporter.lost(request, exc, verdict)
+        if request.acked:
+            if record is not None:
+                self._settler.store(record)
+            return
+        reason = f"its process died {evidence.attempts} time(s), the last time: {exc}" if verdict.verb is Verb.BURY else ""
+        settlement = Settlement(
+            delivery=request.delivery, verb=verdict.verb, attempts=evidence.attempts, reason=reason, evidence=evidence
+        )  # fmt: skip
+        self._settler.add(settlement, record)
+
+    def give_back(self, requests: Sequence[Request], *, suspect: bool = False) -> None:
+        """Give *requests* back to the heads of their queues; what was acknowledged early is sent again."""
+        for request in requests:
+            delivery, glance = request.delivery, request.glance
+            if request.acked:
+                self._settler.publish(Item(raw=delivery.raw, queue=delivery.queue, id=glance.id, priority=glance.priority))
+                continue
+            self._settler.add(
+                Settlement(delivery=delivery, verb=Verb.GIVE_BACK, attempts=delivery.attempts, suspect=suspect or delivery.suspect)
+            )
