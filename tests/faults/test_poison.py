@@ -106,6 +106,24 @@ def test_among_others_in_one_child_it_is_started_at_most_once_more_and_they_lose
     assert list(letters(faults)) == ["dies"]
 
 
+@pytest.mark.parametrize(("pool", "long"), [("threads", "begins"), ("asyncio", "begins_async")])
+def test_it_costs_a_long_neighbour_no_attempt_that_is_there_each_time_it_kills_their_child(watched, pool, long):
+    faults = watched.faults
+    with faults.worker("-P", pool, "-c", "2") as worker:
+        faults.send(f"{long}.apply_async((1, 4), task_id='long')")
+        wait_for(lambda: faults.times("begins 1") == 1, 20, faults.logs)
+        faults.send("dies.apply_async((2,), task_id='dies')")
+        wait_for(lambda: faults.times("dies 2") == 3, 20, faults.logs)
+        faults.send("work.delay(3)")
+        wait_for(lambda: faults.numbers() == {3}, 20, faults.logs)
+        wait_for(lambda: "ready=0, delayed=0, claimed=0, parked=0, dead=1" in faults.depth(), 20, faults.logs)
+        stop(worker)
+    assert faults.numbers() == {1, 3}
+    assert faults.times("begins 1") <= 4, "it ran beside three deaths at most, and not beside the one that buried"
+    assert faults.times("dies 2") == 4
+    assert watched.counted() == {"dies"}
+
+
 def run_until(finished: Callable[[], bool], faults: Faults, *options: str) -> int:
     """Start a worker whenever one has died; return how many died."""
     deaths = 0

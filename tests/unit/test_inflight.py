@@ -12,7 +12,7 @@ from umbel.execution.verdict import Request
 from umbel.pools.base import Listener, Pool, Running, Slot
 from umbel.task import Task
 from umbel.wire.message import Message, encode, glance
-from umbel.worker.inflight import ALONE, APART, HORIZON, MOST, Inflight
+from umbel.worker.inflight import APART, HORIZON, MOST, Inflight
 
 
 class Slots(Pool):
@@ -62,12 +62,12 @@ def finish(inflight: Inflight, slot: Slot, tags: Sequence[int], runtime: float) 
 
 
 def test_before_anything_is_known_one_message_is_claimed_for_each_free_slot():
-    assert Inflight(Slots(4), cap=None).room() == 4
+    assert Inflight(Slots(4), cap=None, most=3).room() == 4
 
 
 def test_an_unmeasured_task_goes_alone_to_a_free_slot_and_the_rest_waits():
     pool = Slots(2)
-    inflight = Inflight(pool, cap=None)
+    inflight = Inflight(pool, cap=None, most=3)
     inflight.add(requests(Short, 5))
     packets = inflight.assign()
     assert [len(packet.requests) for packet in packets] == [1, 1]
@@ -78,7 +78,7 @@ def test_an_unmeasured_task_goes_alone_to_a_free_slot_and_the_rest_waits():
 
 def test_short_tasks_travel_in_packets_as_much_as_fits_into_the_horizon():
     pool = Slots(1)
-    inflight = Inflight(pool, cap=None)
+    inflight = Inflight(pool, cap=None, most=3)
     learn(inflight, pool, Short, 0.001)
     assert inflight.room() == HORIZON / 0.001
     inflight.add(requests(Short, 100))
@@ -90,14 +90,14 @@ def test_short_tasks_travel_in_packets_as_much_as_fits_into_the_horizon():
 
 def test_no_claim_is_larger_than_its_bound():
     pool = Slots(8)
-    inflight = Inflight(pool, cap=None)
+    inflight = Inflight(pool, cap=None, most=3)
     learn(inflight, pool, Short, 0.00001)
     assert inflight.room() == MOST
 
 
 def test_a_long_task_gets_a_slot_of_its_own_while_short_ones_go_on_in_the_other():
     pool = Slots(2)
-    inflight = Inflight(pool, cap=None)
+    inflight = Inflight(pool, cap=None, most=3)
     learn(inflight, pool, Short, 0.001)
     learn(inflight, pool, Long, 5)
     inflight.add([*requests(Long, 2), *requests(Short, 10)])
@@ -110,7 +110,7 @@ def test_a_long_task_gets_a_slot_of_its_own_while_short_ones_go_on_in_the_other(
 
 def test_one_slow_run_makes_a_task_travel_alone_for_a_while():
     pool = Slots(1)
-    inflight = Inflight(pool, cap=None)
+    inflight = Inflight(pool, cap=None, most=3)
     learn(inflight, pool, Short, 0.001)
     learn(inflight, pool, Short, 0.5)
     inflight.add(requests(Short, 3))
@@ -119,7 +119,7 @@ def test_one_slow_run_makes_a_task_travel_alone_for_a_while():
 
 def test_a_suspect_is_never_in_a_packet_with_others():
     pool = Slots(1)
-    inflight = Inflight(pool, cap=None)
+    inflight = Inflight(pool, cap=None, most=3)
     learn(inflight, pool, Short, 0.001)
     inflight.add([*requests(Short, 1, suspect=True), *requests(Short, 3)])
     assert [len(packet.requests) for packet in inflight.assign()] == [1]
@@ -127,7 +127,7 @@ def test_a_suspect_is_never_in_a_packet_with_others():
 
 def test_what_comes_back_waits_before_all_others_in_its_order():
     pool = Slots(1)
-    inflight = Inflight(pool, cap=None)
+    inflight = Inflight(pool, cap=None, most=3)
     learn(inflight, pool, Short, 0.001)
     inflight.add(requests(Short, 3))
     tags = [tag for packet in inflight.assign() for tag, _ in packet.requests]
@@ -138,11 +138,11 @@ def test_what_comes_back_waits_before_all_others_in_its_order():
 
 
 def test_a_number_given_by_the_user_caps_what_is_held():
-    assert Inflight(Slots(3), cap=2).room() == 6
+    assert Inflight(Slots(3), cap=2, most=3).room() == 6
 
 
 def test_a_slot_with_many_places_is_filled_and_no_more():
-    inflight = Inflight(Slots(1, capacity=10), cap=None)
+    inflight = Inflight(Slots(1, capacity=10), cap=None, most=3)
     assert inflight.room() == 10
     inflight.add(requests(Long, 12))
     assert sum(len(packet.requests) for packet in inflight.assign()) == 10
@@ -152,7 +152,7 @@ def test_a_slot_with_many_places_is_filled_and_no_more():
 def test_a_slot_whose_process_is_not_up_gets_nothing():
     pool = Slots(1)
     pool.slots[0].pid = 0
-    inflight = Inflight(pool, cap=None)
+    inflight = Inflight(pool, cap=None, most=3)
     inflight.add(requests(Short, 1))
     assert inflight.room() == 0
     assert Inflight(pool, cap=2).room() == 0
@@ -161,7 +161,7 @@ def test_a_slot_whose_process_is_not_up_gets_nothing():
 
 @pytest.mark.parametrize("old", [0.0, 60.0])
 def test_what_waits_too_long_can_be_given_back(old):
-    inflight = Inflight(Slots(1), cap=None)
+    inflight = Inflight(Slots(1), cap=None, most=3)
     inflight.add(requests(Long, 2))
     inflight.assign()
     assert len(inflight.stuck(old)) == (1 if old == 0 else 0)
@@ -175,7 +175,7 @@ def sent(packets) -> list[int]:
 @pytest.mark.parametrize("marks", [{"suspect": True}, {"attempts": 1}])
 def test_one_suspect_runs_at_a_time_and_others_run_beside_it(count, capacity, marks):
     pool = Slots(count, capacity)
-    inflight = Inflight(pool, cap=None)
+    inflight = Inflight(pool, cap=None, most=3)
     inflight.add(requests(Long, 3, **marks))
     [first] = inflight.assign()
     assert inflight.assign() == []
@@ -185,32 +185,64 @@ def test_one_suspect_runs_at_a_time_and_others_run_beside_it(count, capacity, ma
     assert len(sent(inflight.assign())) == 1
 
 
-@pytest.mark.parametrize(("marks", "seconds"), [({"suspect": True}, APART), ({"suspect": True, "attempts": 1}, ALONE)])
-def test_a_suspect_that_has_run_for_a_while_lets_the_next_one_start(monkeypatch, marks, seconds):
-    inflight = Inflight(Slots(2), cap=None)
+@pytest.mark.parametrize("marks", [{"suspect": True}, {"suspect": True, "attempts": 1}])
+def test_a_suspect_that_has_run_for_a_while_lets_the_next_one_start(monkeypatch, marks):
+    inflight = Inflight(Slots(2), cap=None, most=3)
     inflight.add(requests(Long, 2, **marks))
     assert len(sent(inflight.assign())) == 1
     now = time.monotonic()
-    monkeypatch.setattr(time, "monotonic", lambda: now + seconds - 0.2)
+    monkeypatch.setattr(time, "monotonic", lambda: now + APART - 0.2)
     assert inflight.assign() == []
-    monkeypatch.setattr(time, "monotonic", lambda: now + seconds + 0.2)
+    monkeypatch.setattr(time, "monotonic", lambda: now + APART + 0.2)
     assert len(sent(inflight.assign())) == 1
 
 
-def test_suspects_that_wait_for_one_another_stop_no_claim_and_are_not_given_back():
+@pytest.mark.parametrize(("first", "second"), [(2, 0), (0, 2), (2, 2)])
+@pytest.mark.parametrize(("count", "capacity"), [(3, 1), (1, 3)])
+def test_whom_the_next_death_would_bury_runs_while_no_other_suspect_does_however_long(monkeypatch, first, second, count, capacity):
+    inflight = Inflight(Slots(count, capacity), cap=None, most=3)
+    inflight.add([*requests(Long, 1, suspect=True, attempts=first), *requests(Long, 1, suspect=True, attempts=second)])
+    [packet] = inflight.assign()
+    now = time.monotonic()
+    monkeypatch.setattr(time, "monotonic", lambda: now + 3600)
+    inflight.add(requests(Long, 1))
+    assert [request.alone for packet in inflight.assign() for _, request in packet.requests] == [False]
+    assert inflight.room() == 1, "others run beside it"
+    inflight.add(requests(Long, 1))
+    inflight.assign()
+    assert inflight.stuck(-1) == [], "given back, it would be claimed again with each slot that is free"
+    finish(inflight, packet.slot, sent([packet]), 3600)
+    assert len(sent(inflight.assign())) == 1
+
+
+def test_of_suspects_that_run_beside_one_another_the_one_that_came_last_is_named(monkeypatch):
+    inflight = Inflight(Slots(3), cap=None, most=3)
+    inflight.add(requests(Long, 2, suspect=True))
+    [first] = sent(inflight.assign())
+    now = time.monotonic()
+    monkeypatch.setattr(time, "monotonic", lambda: now + 2 * APART)
+    inflight.add(requests(Long, 1))
+    second, other = sent(inflight.assign())
+    assert inflight.newest([second, first, other]) == second
+    assert inflight.newest([other]) is None
+
+
+def test_suspects_that_wait_for_one_another_stop_no_claim_and_are_not_given_back(monkeypatch):
     pool = Slots(3)
-    inflight = Inflight(pool, cap=None)
+    inflight = Inflight(pool, cap=None, most=3)
     inflight.add(requests(Long, 10, suspect=True))
     inflight.assign()
     assert inflight.room() == 2
     assert inflight.stuck(-1) == []
     inflight.add(requests(Long, 2))
     inflight.assign()
+    now = time.monotonic()
+    monkeypatch.setattr(time, "monotonic", lambda: now + 2 * APART)
     assert len(inflight.stuck(-1)) == 9, "no slot is free: another worker may have one"
 
 
 def test_as_many_suspects_as_one_claim_can_bring_are_held_and_no_more():
-    inflight = Inflight(Slots(3), cap=None)
+    inflight = Inflight(Slots(3), cap=None, most=3)
     inflight.add(requests(Long, MOST + 1, suspect=True))
     inflight.assign()
     assert inflight.room() == 0
@@ -218,7 +250,7 @@ def test_as_many_suspects_as_one_claim_can_bring_are_held_and_no_more():
 
 def test_a_suspect_gets_a_slot_though_short_tasks_never_end():
     pool = Slots(2)
-    inflight = Inflight(pool, cap=None)
+    inflight = Inflight(pool, cap=None, most=3)
     learn(inflight, pool, Short, 0.001)
     inflight.add(requests(Short, 60))
     busy = inflight.assign()
@@ -230,7 +262,7 @@ def test_a_suspect_gets_a_slot_though_short_tasks_never_end():
 
 
 def test_what_was_not_sent_is_taken_out_in_its_order():
-    inflight = Inflight(Slots(1), cap=None)
+    inflight = Inflight(Slots(1), cap=None, most=3)
     inflight.add([*requests(Long, 2), *requests(Long, 1, suspect=True), *requests(Long, 1)])
     assert [request.alone for request in inflight.take_waiting()] == [False, False, True, False]
     assert len(inflight) == 0

@@ -214,7 +214,7 @@ def test_a_long_queue_runs_at_its_rate_and_in_its_order(rate, count):
 def test_suspects_that_wait_for_one_another_use_up_no_tokens_and_do_not_start_all_at_once_then():
     """A node died with many of a limited task. The first of them runs for ten intervals."""
     pool = Slots(4)
-    limits, inflight = RateLimits({TASK.name: TASK}), Inflight(pool, cap=None)
+    limits, inflight = RateLimits({TASK.name: TASK}), Inflight(pool, cap=None, most=3)
     for number in range(5):
         one = request(number)
         one.delivery = replace(one.delivery, suspect=True)

@@ -50,7 +50,7 @@ class Dispatcher:
         self._tasks, self._revoked, self._largest, self._clock = tasks, revoked, largest, clock
         self._endings = Endings(settler, reporter, tasks=tasks, most=most_deliveries, largest=largest, clock=clock)
         self.recovered = self._endings.recovered
-        self._inflight = Inflight(pool, cap=prefetch)
+        self._inflight = Inflight(pool, cap=prefetch, most=most_deliveries)
         self._limits, self._terminations = TimeLimits(pool, self._inflight.sent), Terminations(pool, self._inflight.sent)
         self._rates = rates
         self._put_off = 0  # messages of the last claim that must wait longer for their rate limits
@@ -248,12 +248,14 @@ class Dispatcher:
         started = death.started | (death.held - death.unread if death.vague else frozenset())
         if death.ended_by_us:  # what had begun begins again, but for what must not be repeated
             started = frozenset(tag for tag in started if (found := self._inflight.sent.get(tag)) and found[0].acked)
-        certain = len(started) == 1 and not death.vague
+        blamed = self._inflight.newest(started)
+        if blamed is None and len(started) == 1 and not death.vague:
+            [blamed] = started
         for slot in death.slots:
             slot.stalled = False
         for tag in started:
             if (request := self._inflight.take(tag)) is not None:
-                self._endings.crashed(request, death, certain=certain)
+                self._endings.crashed(request, death, blamed=tag == blamed)
         self.on_returned(death.held - started)
 
     def on_returned(self, tags: Iterable[int]) -> None:

@@ -40,15 +40,12 @@ class Endings:
             self.discard(request, "terminated", signum=request.terminated)
         return bool(request.terminated)
 
-    def crashed(self, request: Request, death: Death, *, certain: bool) -> None:
-        """Deal with a task that ran, or may have run, in a child that died.
-
-        If it ran beside others, the first time it is a suspect and no attempt is counted: of the suspects only one runs at a time.
-        """
+    def crashed(self, request: Request, death: Death, *, blamed: bool) -> None:
+        """Deal with a task that ran, or may have run, in a child that died. Of all who did, one at most is *blamed* and counted."""
         if self.was_terminated(request):
             return
         again = bool(request.task.reject_on_worker_lost)
-        if not certain and again and not request.alone and not request.acked:
+        if again and not blamed and not request.acked:
             self.give_back([request], suspect=True)
             return
         exc = WorkerLostError(f"Worker exited prematurely: {death}")

@@ -4,7 +4,8 @@ How much is claimed adapts to how long tasks run. A task whose run time is known
 as fits into the next 50 ms; any other goes by itself, to a slot that has nothing to do.
 
 What may have killed its process waits apart, and starts while no other such task has just started: when the process or the
-node dies, one is counted and no other. After its first seconds the next may start beside it, so that long ones do not queue up.
+node dies, mostly one is counted and no other. After half a second the next may start beside it, so that long ones do not
+queue up. Invariant: whom the next death would bury runs while no other of them does, however long that takes.
 """
 
 from __future__ import annotations
@@ -27,7 +28,6 @@ PACKET_JOBS, PACKET_SECONDS = 64, 0.005
 MOST = 500  # messages in one claim
 LONG = 1e9
 APART = 0.5  # seconds of a suspect's run in which no other suspect starts: what kills its process mostly does so at once
-ALONE = 10.0  # the same between two that have both lost an attempt: one of them may be slow to kill
 QUICKEST = 2e-5  # seconds: no task is taken to be quicker
 
 
@@ -62,8 +62,9 @@ class Packet:
 class Inflight:
     """Requests by their tag. Invariant: a request is in exactly one of `waiting`, `suspects` and the jobs of one slot."""
 
-    def __init__(self, pool: Pool, *, cap: int | None) -> None:
-        self._pool = pool
+    def __init__(self, pool: Pool, *, cap: int | None, most: int) -> None:
+        """*most* is `task_max_deliveries`."""
+        self._pool, self._most = pool, most
         self._cap = cap  # messages per slot that the user allows; None: as the run times say
         self._next_tag = 1
         self._measures: dict[str, Measure] = {}
@@ -152,8 +153,16 @@ class Inflight:
 
         Most suspects did nothing, and long tasks that wait for one another would be late by minutes after the death of a node.
         """
-        now, died = time.monotonic(), suspect.delivery.attempts
-        return any(now - at < (ALONE if died and self.sent[tag][0].delivery.attempts else APART) for tag, at in self._began.items())
+        now, last = time.monotonic(), self._has_one_chance(suspect)
+        return any(last or now - at < APART or self._has_one_chance(self.sent[tag][0]) for tag, at in self._began.items())
+
+    def _has_one_chance(self, request: Request) -> bool:
+        """Answer whether the next death that is counted buries *request*."""
+        return request.delivery.attempts + 1 >= self._most
+
+    def newest(self, tags: Iterable[int]) -> int | None:
+        """Return which suspect of *tags* was sent last, if there is one: what kills its process mostly does so at once."""
+        return max((tag for tag in tags if tag in self._began), key=self._began.__getitem__, default=None)
 
     def _put(self, packets: dict[Slot, list[tuple[int, Request]]], slot: Slot, tag: int, request: Request, expected: float) -> None:
         if not slot.jobs:
@@ -241,12 +250,12 @@ class Inflight:
     def stuck(self, seconds: float) -> list[Request]:
         """Take out the requests that have waited longer than *seconds*: another worker may have a free slot.
 
-        A suspect that waits only for another one is kept: given back, it would be claimed again at once.
+        A suspect that waits for another one is kept: given back, it would be claimed again as soon as a slot is free.
         """
         limit = time.monotonic() - seconds
         old = [entry for entry in self.waiting if entry[2] < limit]
         self.waiting = deque(entry for entry in self.waiting if entry[2] >= limit)
-        if self.suspects and not any(slot.pid and len(slot.jobs) < slot.capacity for slot in self._pool.slots):
+        if self.suspects and not self._held_up(self.suspects[0][1]) and not self.free():
             old += [entry for entry in self.suspects if entry[2] < limit]
             self.suspects = deque(entry for entry in self.suspects if entry[2] >= limit)
         return [request for _, request, _ in sorted(old, key=itemgetter(0))]
