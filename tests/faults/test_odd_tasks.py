@@ -71,3 +71,28 @@ def test_a_task_of_three_leases_runs_once_though_another_worker_waits(on_file, p
             stop(second)
         stop(first)
     assert on_file.times("begins 1") == 1
+
+
+@pytest.mark.parametrize("pool", ["prefork", "threads", "asyncio", "solo"])
+def test_whatever_a_coroutine_raises_is_a_failure_and_its_slot_goes_on(on_file, pool):
+    with on_file.worker("-P", pool, "-c", "1") as worker:
+        said = on_file.send(
+            "for what in ('exit', 'interrupt', 'odd', 'group'):\n"
+            "    r = raises_async.delay(what); r.get(timeout=20, propagate=False)\n"
+            "    print(r.state, type(r.result).__name__)\n"
+            "print(begins_async.delay(1, 0).get(timeout=20))"
+        )
+        stop(worker)
+    names = ["SystemExit", "KeyboardInterrupt", "OddError", "BaseExceptionGroup"]
+    assert said.splitlines() == [*(f"FAILURE {name}" for name in names), "1"]
+    assert on_file.depth() == EMPTY
+
+
+@pytest.mark.parametrize("pool", ["prefork", "threads", "solo"])
+def test_what_a_coroutine_leaves_on_the_loop_and_then_exits_does_not_stop_the_loop(on_file, pool):
+    with on_file.worker("-P", pool, "-c", "1") as worker:
+        said = on_file.send("print([leaves_behind_what_exits.delay(n).get(timeout=20) for n in range(3)])")
+        worker.waits_to_print("The loop goes on.")
+        stop(worker)
+    assert said.strip() == "[0, 1, 2]"
+    assert on_file.depth() == EMPTY

@@ -13,6 +13,7 @@ from collections.abc import Callable, Coroutine, Generator
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from umbel.exceptions import SoftTimeLimitExceeded, TimeLimitExceeded
+from umbel.execution.loop_thread import ended
 
 if TYPE_CHECKING:
     from umbel.task import Task
@@ -115,14 +116,7 @@ class Steps:
         self._coroutine = coroutine
         self._thrown: BaseException | None = None
         self.expired = False
-        self.task = asyncio.get_running_loop().create_task(self._ended())
-
-    async def _ended(self) -> tuple[Any, BaseException | None]:
-        """Return what it returns, or what it raises: a task that raised SystemExit would end its loop."""
-        try:
-            return await self, None
-        except BaseException as exc:  # noqa: BLE001 - the runner decides about it
-            return None, exc
+        self.task = asyncio.get_running_loop().create_task(ended(self))
 
     def interrupt(self, kind: Kind) -> None:
         """Wake it from what it waits for: with SoftTimeLimitExceeded, or at its hard limit with a cancellation, which few ignore."""

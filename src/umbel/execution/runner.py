@@ -85,7 +85,7 @@ class TaskRunner:
             return await self._run_in(executor, job, call)
         try:
             outcome = self._succeeded(call, await self._awaited(call, self._start(call)))
-        except (Exception, asyncio.CancelledError, SystemExit) as exc:  # noqa: BLE001 - whatever a task raises becomes an outcome
+        except BaseException as exc:  # noqa: BLE001 - whatever a task raises becomes an outcome
             outcome = self._ended(call, Terminated() if cancelled() else exc)
         return self._close(call, outcome)
 

@@ -99,6 +99,29 @@ def begins_and_tells(self, number: int, seconds: float) -> str:
     return f"{self.request.hostname}"
 
 
+class OddError(BaseException):
+    """What no `except Exception` catches."""
+
+
+ODD = {"exit": SystemExit(3), "interrupt": KeyboardInterrupt(), "odd": OddError("odd"), "group": BaseExceptionGroup("g", [SystemExit(3)])}
+
+
+@app.task
+async def raises_async(what: str) -> None:
+    await asyncio.sleep(0)
+    raise ODD[what]
+
+
+@app.task
+async def leaves_behind_what_exits(number: int) -> int:
+    async def exits() -> None:
+        raise SystemExit(3)
+
+    app.left_behind = asyncio.create_task(exits())
+    note(f"{number}")
+    return number
+
+
 @app.task
 def forks(number: int) -> int:
     """The child leaves as a program would: it runs on through whatever called this task."""
