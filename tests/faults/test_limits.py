@@ -136,6 +136,20 @@ def test_what_runs_beside_threads_that_do_not_end_is_let_finish(on_file):
     assert on_file.times("7") == 1
 
 
+def test_a_thread_that_was_left_with_what_hangs_has_a_successor_that_runs_the_rest(on_file):
+    """The slot is held up twice; each time with others behind the one that hangs."""
+    send(on_file, "hangs_at.delay_many([((n, -1), {}) for n in range(200)])")
+    with start(on_file, "-P", "threads", "-c", "1", "--time-limit", "0.5") as worker:
+        wait_for(lambda: len(on_file.numbers()) == 200, 20, on_file.logs)
+        send(on_file, "hangs_at.delay_many([((n, 410), {}) for n in range(400, 450)])")
+        wait_for(lambda: len(on_file.numbers()) == 249, 20, on_file.logs)
+        send(on_file, "hangs_at.delay_many([((n, 510), {}) for n in range(500, 550)])")
+        wait_for(lambda: len(on_file.numbers()) == 298, 20, on_file.logs)
+        wait_for(lambda: "ready=0, delayed=0, claimed=0, parked=0, dead=0" in on_file.depth(), 10, on_file.depth)
+        stop(worker)
+    assert {line: times for line, times in Counter(on_file.lines()).items() if times > 1} == {"failure hangs_at TimeLimitExceeded(0.5,)": 2}
+
+
 def test_neighbours_of_a_task_that_hangs_run_once(on_file):
     send(on_file, "hangs_at.delay_many([((n, -1), {}) for n in range(200)])")
     with start(on_file, "-P", "prefork", "-c", "2", "--time-limit", "0.5") as worker:

@@ -167,6 +167,33 @@ def test_what_waits_too_long_can_be_given_back(old):
     assert len(inflight.stuck(old)) == (1 if old == 0 else 0)
 
 
+@pytest.mark.parametrize("how", ["ended by force", "forgotten", "came back", "finished"])
+def test_a_slot_that_was_held_up_gets_more_when_that_is_over_however_it_ended(monkeypatch, how):
+    pool = Slots(1)
+    [slot] = pool.slots
+    inflight = Inflight(pool, cap=None, most=3)
+    learn(inflight, pool, Short, 0.001)
+    inflight.add(requests(Short, 3))
+    first, *rest = sent(inflight.assign())
+    now = time.monotonic()
+    monkeypatch.setattr(time, "monotonic", lambda: now + 1)
+    assert inflight.overdue() == [slot]
+    inflight.back(rest)
+    assert slot.stalled, "what holds it up is still there"
+    assert inflight.assign() == []
+    match how:
+        case "ended by force":
+            inflight.take(first)
+        case "forgotten":
+            inflight.clear()
+        case "came back":
+            inflight.back([first])
+        case "finished":
+            finish(inflight, slot, [first], 1)
+    inflight.add(requests(Long, 1))
+    assert inflight.assign()
+
+
 def sent(packets) -> list[int]:
     return [tag for packet in packets for tag, _ in packet.requests]
 

@@ -251,8 +251,6 @@ class Dispatcher:
         blamed = self._inflight.newest(started)
         if blamed is None and len(started) == 1 and not death.vague:
             [blamed] = started
-        for slot in death.slots:
-            slot.stalled = False
         for tag in started:
             if (request := self._inflight.take(tag)) is not None:
                 self._endings.crashed(request, death, blamed=tag == blamed)

@@ -203,8 +203,7 @@ class Inflight:
         found = self.sent.pop(outcome.tag, None)
         if found is None:
             return None
-        self._release(slot, outcome.tag)
-        slot.heard, slot.stalled = time.monotonic(), False
+        self._release(slot, outcome.tag, heard=True)
         request = found[0]
         measure = self._measures.get(request.task.name)
         if measure is None:
@@ -217,10 +216,13 @@ class Inflight:
             self._overall.add(outcome.runtime)
         return request
 
-    def _release(self, slot: Slot, tag: int) -> None:
+    def _release(self, slot: Slot, tag: int, *, heard: bool = False) -> None:
+        """Take *tag* from *slot*. The only place that ends a stall: when the slot was *heard*, or nothing is left in it."""
         self._began.pop(tag, None)
         expected = slot.jobs.pop(tag, 0.0)
         self._load[slot] = max(0.0, self._load[slot] - expected) if slot.jobs else 0.0
+        if heard or not slot.jobs:
+            slot.heard, slot.stalled = time.monotonic(), False
 
     def back(self, tags: Iterable[int]) -> None:
         """Let requests that were sent, but not begun, wait again, before all others."""
@@ -270,10 +272,6 @@ class Inflight:
     def clear(self) -> list[Request]:
         """Forget everything and return what waited."""
         waited = self.take_waiting()
-        self.sent.clear()
-        self._began.clear()
-        for slot in self._pool.slots:
-            slot.jobs.clear()
-            slot.stalled = False
-            self._load[slot] = 0.0
+        for tag in list(self.sent):
+            self.take(tag)
         return waited
