@@ -1,5 +1,7 @@
 """A revoked task does not start, whenever its worker comes and wherever its message is; one that runs can be ended."""
 
+import signal
+
 import pytest
 from tests.faults.conftest import Faults
 from tests.processes import wait_for
@@ -124,3 +126,17 @@ def test_signals_reach_the_task_and_who_does_not_end_is_killed(on_file):
     assert said.splitlines() == [TERMINATED, "'heard' SUCCESS", TERMINATED]
     assert "told 1" in tasks.lines()
     assert 3 not in tasks.numbers()
+
+
+@pytest.mark.parametrize("pool", ["solo", "prefork"])
+def test_a_revoke_of_what_runs_during_a_warm_stop_does_not_keep_the_worker(on_file, pool):
+    tasks = Revoking(on_file.env, on_file.folder)
+    with tasks.worker("-P", pool, "-c", "1") as worker:
+        tasks.send("begins.apply_async((1, 4), task_id='long')")
+        run_until_begun(tasks, 1)
+        worker.send(signal.SIGTERM)
+        worker.waits_to_print("Warm shutdown")
+        tasks.send("app.control.revoke('long')")
+        worker.waits_to_print("Tasks flagged as revoked: long")
+        assert worker.exit_code(15) == 0, worker.tail()
+    assert tasks.numbers() == {1}

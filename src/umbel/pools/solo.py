@@ -32,7 +32,8 @@ class SoloPool(Pool):
     def __init__(self, runner: Runner) -> None:
         self._runner = runner
         self.slots = [Slot(number=1, capacity=1)]
-        self._packets: queue.SimpleQueue[list[Job] | None] = queue.SimpleQueue()
+        self._packets: queue.SimpleQueue[list[Job]] = queue.SimpleQueue()
+        self._finished = threading.Event()  # beside the queue, from which anybody may take all
         self._ended = asyncio.Event()
         self._loop: asyncio.AbstractEventLoop | None = None
         self._runs: list[Running] = []
@@ -59,9 +60,10 @@ class SoloPool(Pool):
 
     def _next(self) -> list[Job] | None:
         """Wait for a packet, in slices: a signal that another thread received is handled only when this one comes back."""
-        while True:
+        while not (self._finished.is_set() and self._packets.empty()):
             with contextlib.suppress(queue.Empty):
                 return self._packets.get(timeout=LONGEST_WAIT)
+        return None
 
     def _tell(self, function: Callable[..., None], *args: Any) -> None:
         if self._loop is not None:
@@ -76,7 +78,7 @@ class SoloPool(Pool):
         jobs: list[Job] = []
         with contextlib.suppress(queue.Empty):
             while True:
-                jobs += self._packets.get_nowait() or []
+                jobs += self._packets.get_nowait()
         return jobs
 
     @property
@@ -110,10 +112,11 @@ class SoloPool(Pool):
         self._ended.set()
 
     async def finish(self) -> None:
-        self._packets.put(None)
+        self.close()
         await self._ended.wait()
         if not self.running:
             self._runner.ends_child(0)
 
     def close(self) -> None:
-        self._packets.put(None)
+        self._finished.set()
+        self._packets.put([])  # wakes it
