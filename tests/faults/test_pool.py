@@ -143,6 +143,25 @@ def test_what_was_sent_to_a_child_that_is_killed_already_comes_back():
     assert notes.returned == [2]
 
 
+def test_what_a_thread_that_was_left_behind_has_not_read_is_returned_once():
+    async def body(pool: ChildPool) -> None:
+        notes = Notes()
+        pool.start(asyncio.get_running_loop(), notes)
+        slot, other = pool.slots
+        await until(lambda: slot.pid)
+        pool.send(slot, [Job(1, 0, b"hang")])
+        pool.send(other, [Job(2, 0, b"hang")])
+        await until(lambda: len(pool.runs()) == 2)
+        pool.send(slot, [Job(3, 0, b"")])
+        pool.end_task(slot, 1)
+        await until(lambda: notes.ended)
+        assert (notes.ended, notes.returned) == ([1], [3])
+        assert pool.take_back(slot) == [], "it may run elsewhere by now"
+
+    with pool_of("threads", 2) as pool:
+        asyncio.run(body(pool))
+
+
 def test_a_limit_counts_on_a_loop_from_when_the_task_begins_there():
     """What waits in the socket for a loop that is held up has not begun."""
     read, write = os.pipe()

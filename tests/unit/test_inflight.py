@@ -130,11 +130,23 @@ def test_what_comes_back_waits_before_all_others_in_its_order():
     inflight = Inflight(pool, cap=None, most=3)
     learn(inflight, pool, Short, 0.001)
     inflight.add(requests(Short, 3))
-    tags = [tag for packet in inflight.assign() for tag, _ in packet.requests]
+    held = dict(entry for packet in inflight.assign() for entry in packet.requests)
     inflight.add(requests(Short, 1))
-    inflight.back(reversed(tags))
-    assert [tag for tag, _, _ in inflight.waiting][:3] == tags
+    inflight.back(reversed(held))
+    assert [id(request) for _, request, _ in inflight.waiting][:3] == [id(request) for request in held.values()]
     assert not pool.slots[0].jobs
+
+
+def test_what_is_sent_again_has_a_new_tag_so_that_nothing_left_of_the_first_sending_can_mean_it():
+    pool = Slots(1)
+    inflight = Inflight(pool, cap=None, most=3)
+    inflight.add(requests(Long, 1))
+    [first] = sent(inflight.assign())
+    inflight.back([first])
+    [second] = sent(inflight.assign())
+    inflight.back([first])
+    assert inflight.finished(pool.slots[0], Outcome(first, Action.ACK, "SUCCESS", 0.1)) is None
+    assert list(inflight.sent) == [second] != [first]
 
 
 def test_a_number_given_by_the_user_caps_what_is_held():

@@ -33,6 +33,7 @@ class Request:
     asked: bool = False  # its acknowledgement was sent, and perhaps carried out
     terminated: int = 0  # the signal with which it was told to end
     expires: float | None = None  # seconds since the epoch, after which it must not start
+    place: int = 0  # in the order in which requests came
 
     @property
     def alone(self) -> bool:

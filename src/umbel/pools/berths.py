@@ -181,6 +181,7 @@ class Berth:
         """Count no more on the thread of slot *i*, and return what it had not finished."""
         self.stuck.add(i)
         held, self.tags[i] = set(self.tags[i]), {}
+        self.take_back(i)  # or what its thread has not read could be taken back later, when it runs elsewhere
         for tag in held:
             self.unbegun.pop(tag, None)
         return held

@@ -14,6 +14,7 @@ import time
 from collections import deque
 from collections.abc import Iterable
 from dataclasses import dataclass
+from itertools import count
 from operator import itemgetter
 
 from umbel.execution.outcome import Job, Outcome
@@ -60,13 +61,17 @@ class Packet:
 
 
 class Inflight:
-    """Requests by their tag. Invariant: a request is in exactly one of `waiting`, `suspects` and the jobs of one slot."""
+    """Requests that wait, by their place, and those that were sent, by their tag.
+
+    Invariants: a request is in exactly one of `waiting`, `suspects` and the jobs of one slot. A tag is that of one sending, so
+    what is left of an earlier one, a packet or an outcome, is nobody's.
+    """
 
     def __init__(self, pool: Pool, *, cap: int | None, most: int) -> None:
         """*most* is `task_max_deliveries`."""
         self._pool, self._most = pool, most
         self._cap = cap  # messages per slot that the user allows; None: as the run times say
-        self._next_tag = 1
+        self._places, self._tags = count(1), count(1)
         self._measures: dict[str, Measure] = {}
         self._overall: Measure | None = None
         self._load: dict[Slot, float] = dict.fromkeys(pool.slots, 0.0)
@@ -102,8 +107,8 @@ class Inflight:
         """Let *requests* wait for a slot, behind the others or before them."""
         now = time.monotonic()
         for request in requests:
-            line, entry = self.suspects if request.alone else self.waiting, (self._next_tag, request, now)
-            self._next_tag += 1
+            request.place = next(self._places)
+            line, entry = self.suspects if request.alone else self.waiting, (request.place, request, now)
             if first:
                 line.appendleft(entry)
             else:
@@ -120,28 +125,26 @@ class Inflight:
         kept = self._assign_suspect(packets)
         left: deque[tuple[int, Request, float]] = deque()
         full = False
-        for tag, request, since in self.waiting:
+        for place, request, since in self.waiting:
             expected = self.expected(request)
             slot = None if full else self._slot(expected, kept)
             if slot is None:
-                left.append((tag, request, since))
+                left.append((place, request, since))
                 full = full or expected < LONG  # what is longer may still find no slot, but a short one finds none either
                 continue
-            self._put(packets, slot, tag, request, expected)
+            self._put(packets, slot, request, expected)
         self.waiting = left
         return [packet for slot, requests in packets.items() for packet in self._cut(slot, requests)]
 
     def _assign_suspect(self, packets: dict[Slot, list[tuple[int, Request]]]) -> Slot | None:
         """Let the first suspect start if it may; return the slot that must get nothing more, so that it can soon."""
-        now = time.monotonic()
         if not self.suspects or self._held_up(self.suspects[0][1]):
             return None
         slot = self._slot(LONG, None)
         if slot is None:
             return min((s for s in self._pool.slots if s.pid and s.capacity == 1), key=self._load.__getitem__, default=None)
-        tag, request, _ = self.suspects.popleft()
-        self._began[tag] = now
-        self._put(packets, slot, tag, request, LONG)
+        _, request, _ = self.suspects.popleft()
+        self._began[self._put(packets, slot, request, LONG)] = time.monotonic()
         return None
 
     def may_start(self, request: Request) -> bool:
@@ -164,13 +167,15 @@ class Inflight:
         """Return which suspect of *tags* was sent last, if there is one: what kills its process mostly does so at once."""
         return max((tag for tag in tags if tag in self._began), key=self._began.__getitem__, default=None)
 
-    def _put(self, packets: dict[Slot, list[tuple[int, Request]]], slot: Slot, tag: int, request: Request, expected: float) -> None:
+    def _put(self, packets: dict[Slot, list[tuple[int, Request]]], slot: Slot, request: Request, expected: float) -> int:
+        tag = next(self._tags)
         if not slot.jobs:
             slot.heard = time.monotonic()
         slot.jobs[tag] = expected
         self._load[slot] += expected
         self.sent[tag] = (request, slot)
         packets.setdefault(slot, []).append((tag, request))
+        return tag
 
     def _slot(self, expected: float, kept: Slot | None) -> Slot | None:
         """Return the slot that has the least to do, but not *kept*, if *expected* seconds more may be given to it."""
@@ -231,7 +236,7 @@ class Inflight:
             found = self.sent.pop(tag, None)
             if found is not None:
                 self._release(found[1], tag)
-                (self.suspects if found[0].alone else self.waiting).appendleft((tag, found[0], now))
+                (self.suspects if found[0].alone else self.waiting).appendleft((found[0].place, found[0], now))
 
     def take(self, tag: int) -> Request | None:
         """Take a request out without learning anything."""
