@@ -80,10 +80,13 @@ def test_whatever_a_coroutine_raises_is_a_failure_and_its_slot_goes_on(on_file, 
             "for what in ('exit', 'interrupt', 'odd', 'group'):\n"
             "    r = raises_async.delay(what); r.get(timeout=20, propagate=False)\n"
             "    print(r.state, type(r.result).__name__)\n"
+            "for options in ({}, {'time_limit': 30}):\n"
+            "    r = cancels_itself.apply_async((), **options); r.get(timeout=20, propagate=False)\n"
+            "    print(r.state, type(r.result).__name__)\n"
             "print(begins_async.delay(1, 0).get(timeout=20))"
         )
         stop(worker)
-    names = ["SystemExit", "KeyboardInterrupt", "OddError", "BaseExceptionGroup"]
+    names = ["SystemExit", "KeyboardInterrupt", "OddError", "BaseExceptionGroup", "CancelledError", "CancelledError"]
     assert said.splitlines() == [*(f"FAILURE {name}" for name in names), "1"]
     assert on_file.depth() == EMPTY
 

@@ -94,12 +94,18 @@ def test_a_task_that_runs_is_ended_and_its_neighbours_lose_nothing(tasks):
 
 @pytest.mark.parametrize(
     ("pool", "long", "function", "beside"),
-    [("threads", "begins", None, "begins"), ("solo", "begins", None, None), ("asyncio", "begins_async", "begins", "begins_async")],
+    [
+        ("threads", "begins", None, "begins"),
+        ("threads", "begins_async", None, "begins_async"),
+        ("solo", "begins", None, None),
+        ("solo", "begins_async", None, None),
+        ("asyncio", "begins_async", "begins", "begins_async"),
+    ],
 )
 def test_other_pools_interrupt_the_task_and_leave_those_beside_it_alone(on_file, pool, long, function, beside):
     tasks = Revoking(on_file.env, on_file.folder)
     calls = {1: (long, 60), 2: (function, 60), 3: (beside, 3)}
-    with tasks.worker("-P", pool, "-c", "1" if pool == "solo" else "3"):
+    with tasks.worker("-P", pool, "-c", "1" if pool == "solo" else "3") as worker:
         sent = [number for number, (name, _) in calls.items() if name]
         tasks.send(";".join(f"{calls[n][0]}.apply_async(({n}, {calls[n][1]}), task_id='task-{n}')" for n in sent))
         run_until_begun(tasks, *sent)
@@ -108,6 +114,7 @@ def test_other_pools_interrupt_the_task_and_leave_those_beside_it_alone(on_file,
     assert said.splitlines() == [*(TERMINATED if n < 3 else "3 SUCCESS" for n in sent), "4 SUCCESS"]
     assert not tasks.numbers() & {1, 2}
     assert all(tasks.times(f"begins {number}") == 1 for number in sent)
+    assert "exited with" not in worker.log(), "they hear it by themselves"
 
 
 def test_signals_reach_the_task_and_who_does_not_end_is_killed(on_file):

@@ -7,9 +7,10 @@ from inside (a thread in a blocking call, a coroutine that swallows its cancella
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import ctypes
 import threading
-from collections.abc import Callable, Coroutine, Generator
+from collections.abc import Callable, Coroutine, Generator, Iterator
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from umbel.exceptions import SoftTimeLimitExceeded, TimeLimitExceeded
@@ -65,6 +66,7 @@ class Guard:
         self._lock = threading.Lock()
         self._tag = self._thread = 0
         self._raised = False
+        self._away: tuple[int, Callable[[], object]] = (0, lambda: None)  # what runs on a loop for this thread, and how to cancel it
         self.expired: type[HardLimit] | None = None
 
     def enter(self, tag: int) -> None:
@@ -85,8 +87,23 @@ class Guard:
                 continue
             return
 
+    @contextlib.contextmanager
+    def waiting(self, tag: int, cancel: Callable[[], object]) -> Iterator[None]:
+        """While this thread waits for the coroutine of *tag*, that can be terminated; to its limits it keeps by itself."""
+        self._away = (tag, cancel)
+        try:
+            yield
+        finally:
+            self._away = (0, cancel)
+
     def interrupt(self, tag: int, kind: Kind) -> None:
         """Raise *kind* in the task if it is still inside: at once in this thread (a signal's handler), soon in another."""
+        away, cancel = self._away
+        if away == tag:
+            if kind is Terminated:
+                self.expired = Terminated
+                cancel()
+            return
         if self._thread == threading.get_ident():
             if self._tag == tag:
                 self.expired = ending(kind)

@@ -6,7 +6,10 @@ import asyncio
 import contextlib
 import logging
 import threading
-from collections.abc import Awaitable, Coroutine
+from collections.abc import Awaitable, Callable, Coroutine
+from concurrent.futures import Future
+from contextlib import AbstractContextManager
+from functools import partial
 from typing import Any
 
 __all__ = ["LoopThread", "ended"]
@@ -29,13 +32,30 @@ class LoopThread:
         self._lock = threading.Lock()
         self._loop: asyncio.AbstractEventLoop | None = None
 
-    def wait_for(self, coroutine: Coroutine[Any, Any, Any]) -> Any:
-        """Run *coroutine* on the loop, with the context of this thread, and return what it returns."""
+    def wait_for(
+        self, coroutine: Coroutine[Any, Any, Any], waiting: Callable[[Callable[[], object]], AbstractContextManager[None]] | None = None
+    ) -> Any:
+        """Run *coroutine* on the loop, with the context of this thread, and return what it returns.
+
+        Meanwhile *waiting* is entered, with what cancels the coroutine from any thread.
+        """
         with self._lock:
             if self._loop is None:
                 self._loop = asyncio.new_event_loop()
                 threading.Thread(target=run, args=(self._loop,), name="tasks-loop", daemon=True).start()
-        value, exc = asyncio.run_coroutine_threadsafe(ended(coroutine), self._loop).result()
+        loop, told, tasks = self._loop, Future[tuple[Any, BaseException | None]](), list[asyncio.Task[Any]]()
+
+        def start() -> None:
+            task = loop.create_task(ended(coroutine))
+            task.add_done_callback(lambda _: told.set_result((None, asyncio.CancelledError()) if task.cancelled() else task.result()))
+            tasks.append(task)
+
+        def cancel() -> None:
+            tasks[0].cancel()
+
+        loop.call_soon_threadsafe(start)
+        with contextlib.nullcontext() if waiting is None else waiting(partial(loop.call_soon_threadsafe, cancel)):
+            value, exc = told.result()
         if exc is not None:
             raise exc
         return value

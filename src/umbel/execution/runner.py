@@ -47,6 +47,7 @@ class TaskRunner:
         self._app, self._node, self._eager = app, node, eager
         self._loop = LoopThread()
         self.left_behind = False  # something goes on here after its hard limit: this process should end soon
+        self.terminated: set[int] = set()  # tags that the parent has ended on the running loop
         conf = app.conf
         self._accept = app.accepted_content()
         self._documents, self._limit = Documents(app, conf), limit_of(conf.task_message_max_size)
@@ -57,7 +58,7 @@ class TaskRunner:
     def run(self, job: Job, guard: Guard | None = None) -> Outcome:
         """Run one message in this thread; a coroutine runs on this process's long-lived loop.
 
-        Through *guard* its parent can interrupt a function; a coroutine keeps to its limits by itself.
+        Through *guard* its parent can interrupt it; a coroutine keeps to its limits by itself.
         """
         call = self._open(job)
         if isinstance(call, Outcome):
@@ -66,13 +67,24 @@ class TaskRunner:
         try:
             value = self._start(call) if guard is None else self._start_guarded(call, guard)
             if inspect.iscoroutine(value):
-                value = self._loop.wait_for(value if self._eager else self._awaited(call, value))
+                value = self._wait_for(call, value, guard)
             self._end_copy(process)
             outcome = self._succeeded(call, value)
         except BaseException as exc:  # noqa: BLE001 - whatever a task raises becomes an outcome
             self._end_copy(process)
             outcome = self._ended(call, exc)
         return self._close(call, outcome)
+
+    def _wait_for(self, call: Call, coroutine: Coroutine[Any, Any, Any], guard: Guard | None) -> Any:
+        """Wait for a coroutine on the loop of this process, until its parent terminates it."""
+        if guard is None:
+            return self._loop.wait_for(coroutine if self._eager else self._awaited(call, coroutine))
+        try:
+            return self._loop.wait_for(self._awaited(call, coroutine), partial(guard.waiting, call.tag))
+        except asyncio.CancelledError:
+            if guard.expired is not None:
+                raise guard.expired from None
+            raise
 
     # On the running loop
 
@@ -86,7 +98,9 @@ class TaskRunner:
         try:
             outcome = self._succeeded(call, await self._awaited(call, self._start(call)))
         except BaseException as exc:  # noqa: BLE001 - whatever a task raises becomes an outcome
-            outcome = self._ended(call, Terminated() if cancelled() else exc)
+            outcome = self._ended(call, Terminated() if job.tag in self.terminated else exc)
+        finally:
+            self.terminated.discard(job.tag)
         return self._close(call, outcome)
 
     async def _run_in(self, executor: ThreadPoolExecutor, job: Job, call: Call) -> Outcome:
@@ -101,8 +115,11 @@ class TaskRunner:
             guard.interrupt(job.tag, Terminated)
             if (await asyncio.wait({running}, timeout=GRACE))[0]:
                 return await running
+        finally:
+            terminated = job.tag in self.terminated
+            self.terminated.discard(job.tag)
         self.left_behind = True
-        return self._ended(call, Terminated() if cancelled() else HardLimit())
+        return self._ended(call, Terminated() if terminated else HardLimit())
 
     # The steps
 
@@ -329,11 +346,6 @@ class TaskRunner:
         """Let `worker_process_shutdown` close it again."""
         signals.worker_process_shutdown.send(sender=self._node, pid=multiprocessing.current_process().pid, exitcode=exitcode)
         self._loop.close()
-
-
-def cancelled() -> bool:
-    """Answer whether this coroutine's own task was cancelled, and not what it awaited."""
-    return (task := asyncio.current_task()) is not None and task.cancelling() > 0
 
 
 def retry_for(call: Call, exc: Exception) -> BaseException:

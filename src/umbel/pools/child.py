@@ -49,6 +49,7 @@ class Runner(Protocol):
     """What runs one message; `umbel.execution.runner` in a worker."""
 
     left_behind: bool  # something goes on that was ended for the parent
+    terminated: set[int]  # tags on the running loop that were cancelled for the parent
 
     def run(self, job: Job, guard: Guard | None = None) -> Outcome:
         """Run one message in this thread; *guard* lets others interrupt it."""
@@ -264,7 +265,7 @@ async def serve_loop(runner: Runner, slot: ChildSlot, concurrency: int) -> None:
             finish(Outcome(tag, Action.ACK, states.REVOKED, 0.0))
 
     running: dict[int, asyncio.Task[None]] = {}
-    loop.add_signal_handler(INTERRUPT, cancel, slot, running)
+    loop.add_signal_handler(INTERRUPT, cancel, runner, slot, running)
     # A thread that does not end is left in it, and takes no other's place: how many run is what *free* says.
     executor = ThreadPoolExecutor(MOST_THREADS, thread_name_prefix="task")
     async for packet in packets(slot.socket):
@@ -320,10 +321,11 @@ async def surely(runner: Runner, job: Job, executor: ThreadPoolExecutor) -> Outc
         return Outcome(job.tag, Action.BURY, "", 0.0, reason=f"internal error: {one_line(saferepr(exc))}", kind="broken")
 
 
-def cancel(slot: ChildSlot, running: dict[int, asyncio.Task[None]]) -> None:
+def cancel(runner: Runner, slot: ChildSlot, running: dict[int, asyncio.Task[None]]) -> None:
     """Cancel the coroutine that the parent wants to end; limits they keep to by themselves."""
     tag, why = slot.testimony.asked()
     if why == TERMINATE and tag in running:
+        runner.terminated.add(tag)
         running[tag].cancel()
 
 

@@ -99,8 +99,10 @@ class SoloPool(Pool):
         signal.pthread_kill(threading.main_thread().ident or 0, INTERRUPT)
         return True
 
-    def end_task(self, slot: Slot, tag: int) -> None:
-        """Do nothing: the thread that runs it is the worker's own."""
+    def end_task(self, slot: Slot, tag: int) -> None:  # noqa: ARG002 - there is one
+        """Ask once more: the first time may have been a hair too early. There is no force, as the thread is the worker's own."""
+        if self._asked[0] == tag:
+            signal.pthread_kill(threading.main_thread().ident or 0, INTERRUPT)
 
     def kill(self) -> None:
         """Forget what was sent. What runs in the main thread cannot be ended from here; its outcome is dropped."""

@@ -215,7 +215,9 @@ class Dispatcher:
         """Settle what a slot has finished, and send more."""
         for outcome in outcomes:
             request = self._inflight.finished(slot, outcome)
-            if request is not None and (outcome.state == states.SUCCESS or not self._endings.was_terminated(request)):
+            if request is None:
+                continue
+            if outcome.state == states.SUCCESS or not self._endings.was_terminated(request, says_so=outcome.state == states.REVOKED):
                 self._settle(request, outcome)
         self.on_ready()
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import logging
+import signal
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
@@ -14,6 +16,8 @@ from umbel.pools.base import Death
 from umbel.task import Task
 
 __all__ = ["Endings"]
+
+logger = logging.getLogger("celery.worker")
 
 
 class Endings:
@@ -34,8 +38,11 @@ class Endings:
         elif record is not None:
             self._settler.store(record)
 
-    def was_terminated(self, request: Request) -> bool:
-        """Settle *request*, which has ended, as REVOKED if it was told to end."""
+    def was_terminated(self, request: Request, *, says_so: bool = False) -> bool:
+        """Settle *request*, which has ended, as REVOKED if it was told to end, or its process *says_so*."""
+        if says_so and not request.terminated:
+            logger.warning("%s[%s] has ended as if it had been told to.", request.glance.task, request.glance.id)
+            request.terminated = signal.SIGTERM
         if request.terminated:
             self.discard(request, "terminated", signum=request.terminated)
         return bool(request.terminated)

@@ -113,6 +113,12 @@ async def raises_async(what: str) -> None:
 
 
 @app.task
+async def cancels_itself() -> None:
+    asyncio.current_task().cancel()
+    await asyncio.sleep(60)
+
+
+@app.task
 async def leaves_behind_what_exits(number: int) -> int:
     async def exits() -> None:
         raise SystemExit(3)
