@@ -150,7 +150,22 @@ def test_what_is_sent_again_has_a_new_tag_so_that_nothing_left_of_the_first_send
 
 
 def test_a_number_given_by_the_user_caps_what_is_held():
-    assert Inflight(Slots(3), cap=2, most=3).room() == 6
+    pool = Slots(3)
+    inflight = Inflight(pool, cap=2, most=3)
+    learn(inflight, pool, Short, 0.001)
+    assert inflight.room() == 6
+
+
+def test_a_number_given_by_the_user_lets_nothing_be_claimed_that_cannot_start_soon():
+    """It would be given back, and claimed again, for as long as the long ones run."""
+    pool = Slots(1)
+    inflight = Inflight(pool, cap=4, most=3)
+    assert inflight.room() == 1
+    inflight.add(requests(Long, 1))
+    [packet] = inflight.assign()
+    assert inflight.room() == 0
+    finish(inflight, packet.slot, sent([packet]), 30)
+    assert inflight.room() == 1
 
 
 def test_a_slot_with_many_places_is_filled_and_no_more():

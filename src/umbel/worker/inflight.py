@@ -84,20 +84,24 @@ class Inflight:
         return len(self.waiting) + len(self.suspects) + len(self.sent)
 
     def room(self) -> int:
-        """Return how many messages could start within the horizon. Less than a quarter of it is not worth a claim."""
+        """Return how many messages to claim: as many as could start within the horizon, and no more than the user allows."""
         if len(self.suspects) >= MOST:  # these do not count below, or a few of them would stop a worker that has free slots
             return 0
+        most = MOST
+        if self._cap is not None:
+            most = min(MOST, self._cap * sum(slot.capacity for slot in self._pool.slots) - len(self.waiting) - len(self.sent))
+        return max(0, min(most, self._soon() - len(self.waiting)))
+
+    def _soon(self) -> int:
+        """Return how many more could start within the horizon. Less than a quarter of it is not worth a claim."""
         slots = [slot for slot in self._pool.slots if slot.pid and not slot.stalled]
         free = self.free()
-        if self._cap is not None:
-            return max(0, min(MOST, self._cap * sum(s.capacity for s in self._pool.slots if s.pid) - len(self.waiting) - len(self.sent)))
         if self._overall is None or self._overall.mean >= SHORT or (slots and slots[0].capacity > 1):
-            return max(0, min(MOST, free - len(self.waiting)))
+            return free
         seconds = sum(max(0.0, HORIZON - self._load[slot]) for slot in slots)
-        whole = HORIZON * len(slots)
-        if not free and seconds < whole / 4:
+        if not free and seconds < HORIZON * len(slots) / 4:
             return 0
-        return max(0, min(MOST, max(free, int(seconds / max(self._overall.mean, QUICKEST))) - len(self.waiting)))
+        return max(free, int(seconds / max(self._overall.mean, QUICKEST)))
 
     def free(self) -> int:
         """Return how many requests could start at once."""
