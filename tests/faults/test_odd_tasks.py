@@ -16,7 +16,7 @@ def stop(worker, code=0):
     assert worker.exit_code() == code, worker.tail()
 
 
-FORKS = [(pool, task) for pool in ("prefork", "threads", "solo") for task in ("forks", "forks_and_returns")]
+FORKS = [(pool, task) for pool in ("prefork", "threads", "solo") for task in ("forks", "forks_and_returns", "has_a_handler_that_forks")]
 FORKS += [(pool, task) for pool in ("prefork", "asyncio") for task in ("forks_and_returns_from_a_coroutine", "forks_and_awaits")]
 
 
@@ -99,3 +99,20 @@ def test_what_a_coroutine_leaves_on_the_loop_and_then_exits_does_not_stop_the_lo
         stop(worker)
     assert said.strip() == "[0, 1, 2]"
     assert on_file.depth() == EMPTY
+
+
+@pytest.mark.parametrize("pool", ["prefork", "threads", "asyncio", "solo"])
+def test_a_handler_that_exits_ends_no_process_and_the_log_says_where_it_was(on_file, pool):
+    with on_file.worker("-P", pool, "-c", "1") as worker:
+        said = on_file.send(
+            "for number in (0, 1):\n"
+            "    r = has_handlers_that_exit.delay(number); r.get(timeout=20, propagate=False)\n"
+            "    print(r.state, repr(r.result))\n"
+            "has_handlers_that_exit.delay(2); print(work.delay(3).get(timeout=20))"
+        )
+        wait_for(lambda: on_file.depth() == EMPTY.replace("dead=0", "dead=1"), 20, on_file.logs)
+        for handler in ("on_success", "on_failure", "on_retry"):
+            worker.waits_to_print(f"SystemExit: {handler} exits")
+        stop(worker)
+    assert said.splitlines() == ["SUCCESS 0", "FAILURE ValueError(1)", "3"]
+    assert "exited with" not in worker.log(), worker.tail()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import time
 from contextvars import Token
 from dataclasses import dataclass, field
@@ -27,6 +28,7 @@ class Call:
     kwargs: dict[str, Any]
     began: float = field(default_factory=time.perf_counter)
     frame: Token[Any] | None = None
+    process: int = field(default_factory=os.getpid)
 
     def outcome(
         self, action: Action, state: str, meta: bytes | None = None, *, replacement: Replacement | None = None, reason: str = "",

@@ -63,15 +63,14 @@ class TaskRunner:
         call = self._open(job)
         if isinstance(call, Outcome):
             return call
-        process = os.getpid()
         try:
             value = self._start(call) if guard is None else self._start_guarded(call, guard)
             if inspect.iscoroutine(value):
                 value = self._wait_for(call, value, guard)
-            self._end_copy(process)
+            self._end_copy(call)
             outcome = self._succeeded(call, value)
         except BaseException as exc:  # noqa: BLE001 - whatever a task raises becomes an outcome
-            self._end_copy(process)
+            self._end_copy(call)
             outcome = self._ended(call, exc)
         return self._close(call, outcome)
 
@@ -96,8 +95,11 @@ class TaskRunner:
         if not inspect.iscoroutinefunction(call.task.run):
             return await self._run_in(executor, job, call)
         try:
-            outcome = self._succeeded(call, await self._awaited(call, self._start(call)))
+            value = await self._awaited(call, self._start(call))
+            self._end_copy(call)
+            outcome = self._succeeded(call, value)
         except BaseException as exc:  # noqa: BLE001 - whatever a task raises becomes an outcome
+            self._end_copy(call)
             outcome = self._ended(call, Terminated() if job.tag in self.terminated else exc)
         finally:
             self.terminated.discard(job.tag)
@@ -189,9 +191,9 @@ class TaskRunner:
             return task(*call.args, **call.kwargs)
         return task.run(*call.args, **call.kwargs)
 
-    def _end_copy(self, process: int) -> None:
+    def _end_copy(self, call: Call) -> None:
         """End the copy of this process that a task has forked and not ended: it would run messages beside us."""
-        if os.getpid() != process and not self._eager:
+        if os.getpid() != call.process and not self._eager:
             with contextlib.suppress(Exception):
                 sys.stdout.flush()
                 sys.stderr.flush()
@@ -229,7 +231,7 @@ class TaskRunner:
             if isinstance(exc, Reject):
                 return self._rejected(call, exc)
             return self._failed(call, exc)
-        except Exception as error:
+        except BaseException as error:
             if signals.task_internal_error.receivers:
                 signals.task_internal_error.send(
                     sender=call.task, task_id=call.request.id, args=call.args, kwargs=call.kwargs, request=call.request,
@@ -300,20 +302,28 @@ class TaskRunner:
         call.request.update(outcome=(state, value))
 
     def _hook(self, call: Call, hook: Any, *args: Any) -> None:
-        """Call a handler of the task's class; its error is logged and changes nothing."""
+        """Call a handler of the task's class; whatever it raises is logged and changes nothing."""
         try:
             hook(*args)
-        except Exception:
+        except BaseException:
             logger.exception("Task %s[%s]: %s raised", call.task.name, call.request.id, getattr(hook, "__name__", hook))
 
     def _close(self, call: Call, outcome: Outcome) -> Outcome:
+        try:
+            self._say_over(call, outcome)
+        except BaseException:
+            logger.exception("Task %s[%s]: a receiver of task_postrun raised", call.task.name, call.request.id)
+        self._end_copy(call)  # of one that a handler has forked
+        self._unframe(call)
+        return outcome
+
+    @staticmethod
+    def _say_over(call: Call, outcome: Outcome) -> None:
         if signals.task_postrun.receivers:
             state, value = call.request.get("outcome", (outcome.state or None, None))
             signals.task_postrun.send(
                 sender=call.task, task_id=call.request.id, task=call.task, args=call.args, kwargs=call.kwargs, retval=value, state=state
             )
-        self._unframe(call)
-        return outcome
 
     def _unframe(self, call: Call) -> None:
         flush_redirected()

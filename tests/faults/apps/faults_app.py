@@ -128,6 +128,39 @@ async def leaves_behind_what_exits(number: int) -> int:
     return number
 
 
+class Exiting(app.Task):
+    def on_success(self, *args: object) -> None:
+        sys.exit("on_success exits")
+
+    def on_failure(self, *args: object) -> None:
+        sys.exit("on_failure exits")
+
+    def on_retry(self, *args: object) -> None:
+        sys.exit("on_retry exits")
+
+
+@app.task(base=Exiting, bind=True)
+def has_handlers_that_exit(self, number: int) -> int:
+    if number == 1:
+        raise ValueError(number)
+    if number == 2:
+        raise self.retry(countdown=0)
+    return number
+
+
+class Forking(app.Task):
+    def on_success(self, *args: object) -> None:
+        if os.fork() == 0:
+            sys.exit(0)
+        os.wait()
+
+
+@app.task(base=Forking)
+def has_a_handler_that_forks(number: int) -> int:
+    note(f"{number}")
+    return number
+
+
 @app.task
 def forks(number: int) -> int:
     """The child leaves as a program would: it runs on through whatever called this task."""
