@@ -1,6 +1,7 @@
 """The dispatcher by itself."""
 
 import asyncio
+import threading
 from concurrent.futures import ThreadPoolExecutor
 from types import SimpleNamespace
 
@@ -9,6 +10,9 @@ from tests.unit.test_inflight import Long, Slots
 
 from umbel.broker import Delivery
 from umbel.execution.link import Link
+from umbel.execution.outcome import Job
+from umbel.pools.base import Slot
+from umbel.task import Task
 from umbel.wire.message import Message, encode
 from umbel.worker.dispatcher import Dispatcher
 from umbel.worker.rate_limits import RateLimits
@@ -31,3 +35,58 @@ def test_an_unforeseen_error_before_a_suspect_starts_ends_the_worker_and_not_one
 
     with ThreadPoolExecutor(1) as io, pytest.raises(RuntimeError, match="1"):
         asyncio.run(body(io))
+
+
+class Early(Task):
+    name = "early"
+    acks_late = False
+
+
+class Taking(Slots):
+    """Its slots take what they are sent."""
+
+    def send(self, slot: Slot, jobs: list[Job]) -> int:
+        return len(jobs)
+
+
+def test_what_was_acknowledged_early_is_not_forgotten_with_the_claims():
+    """One runs, one is being acknowledged, when the lease is lost: the first has failed, the second is sent again."""
+    asked, answered = threading.Event(), threading.Event()
+    answered.set()
+    stored, sent = [], []
+
+    def settle(settlements: list) -> list[bool]:
+        asked.set()
+        answered.wait(10)
+        return [True for _ in settlements]
+
+    async def until(condition) -> None:
+        async with asyncio.timeout(10):
+            while not condition():  # noqa: ASYNC110 - what it waits for happens in a thread
+                await asyncio.sleep(0.005)
+
+    async def body(io: ThreadPoolExecutor) -> None:
+        settler = SimpleNamespace(link=Link("broker"), may_write=lambda: True, store=stored.append, publish=sent.append)
+        reporter = SimpleNamespace(
+            started=lambda request, pid: None, evidence=lambda kind: SimpleNamespace(attempts=0),
+            lost=lambda request, exc, verdict: (request.delivery.tag, verdict.failed),
+        )  # fmt: skip
+        dispatcher = Dispatcher(
+            SimpleNamespace(settle=settle), Taking(2), settler, io, reporter, tasks={Early.name: Early()},
+            most_deliveries=3, prefetch=None, rates=RateLimits({}),
+        )  # fmt: skip
+        raw = encode(Message(headers={"task": Early.name, "id": "a"}, properties={}, body=b"[[], {}, {}]"))
+        dispatcher.deliver([Delivery(queue="q", tag="runs", owner="w", raw=raw, fence=1)])
+        await until(lambda: asked.is_set() and not dispatcher._preparing)
+        asked.clear()
+        answered.clear()
+        dispatcher.deliver([Delivery(queue="q", tag="does not run yet", owner="w", raw=raw, fence=1)])
+        await until(asked.is_set)
+        dispatcher.forget()
+        answered.set()
+        await until(lambda: sent)
+
+    with ThreadPoolExecutor(1) as io:
+        asyncio.run(body(io))
+    assert stored == [("runs", True)]
+    assert [item.id for item in sent] == ["a"]

@@ -56,7 +56,7 @@ class Dispatcher:
         self._put_off = 0  # messages of the last claim that must wait longer for their rate limits
         self._timer: asyncio.TimerHandle | None = None
         self._busy = asyncio.Event()
-        self._preparing: set[asyncio.Task[None]] = set()
+        self._preparing: dict[asyncio.Task[None], Packet] = {}
         self.on_room: Callable[[], None] = lambda: None
 
     # Deliveries come in.
@@ -123,7 +123,7 @@ class Dispatcher:
         for packet in self._inflight.assign():
             if any(request.alone or not (request.acked or request.task.acks_late) for _, request in packet.requests):
                 task = asyncio.get_running_loop().create_task(self._prepare(packet))
-                self._preparing.add(task)
+                self._preparing[task] = packet
                 task.add_done_callback(self._prepared)
             else:
                 self._send(packet)
@@ -143,13 +143,16 @@ class Dispatcher:
 
     async def _prepare(self, packet: Packet) -> None:
         """Write what must stand in the broker before these start: the mark of a suspect, or an early acknowledgement."""
+        self._drop_void(packet)
         try:
             kept = await self._settler.link.call(self._io, "mark the start of tasks", self._write_before, packet)
         except OperationalError:
             await self._settler.link.pause(LOOK_EVERY)
             self._inflight.back([tag for tag, _ in packet.requests])
             return
-        kept &= self._inflight.sent.keys()  # all may have been forgotten meanwhile
+        forgotten = [request for tag, request in packet.requests if request.acked and tag not in self._inflight.sent]
+        self._endings.send_again(forgotten)  # the claims were lost meanwhile
+        kept &= self._inflight.sent.keys()
         for tag, _ in packet.requests:
             if tag not in kept:
                 self._inflight.take(tag)
@@ -158,7 +161,7 @@ class Dispatcher:
     def _prepared(self, task: asyncio.Task[None]) -> None:
         """Forget a preparation that is over. One with an error is kept for `look_after`: it holds a slot."""
         if task.cancelled() or task.exception() is None:
-            self._preparing.discard(task)
+            self._preparing.pop(task, None)
 
     def _write_before(self, packet: Packet) -> set[int]:
         kept = set()
@@ -305,7 +308,9 @@ class Dispatcher:
             await asyncio.wait(self._preparing)
         self._endings.give_back(self._inflight.take_waiting())
         await self._pool.finish()
-        self._endings.stopped([request for request, _ in self._inflight.sent.values()])
+        ran = [request for request, _ in self._inflight.sent.values()]
+        self._endings.failed([request for request in ran if request.acked], "The worker was told to stop and ended the task.")
+        self._endings.give_back([request for request in ran if not request.acked])
         self._endings.give_back(self._inflight.clear())
 
     def end(self) -> None:
@@ -325,7 +330,10 @@ class Dispatcher:
         return self.room() > 0 or (not len(self._inflight) and any(slot.pid for slot in self._pool.slots))
 
     def forget(self) -> None:
-        """Drop everything and end what runs: the claims were lost."""
-        self._rates.clear()
-        self._inflight.clear()
+        """Drop everything and end what runs: the claims were lost. What was acknowledged early is in no queue: nobody else has it."""
+        prepared = {tag for packet in self._preparing.values() for tag, _ in packet.requests}  # `_prepare` looks after these
+        ran = [request for tag, (request, _) in self._inflight.sent.items() if request.acked and tag not in prepared]
+        waited = self._rates.clear() + self._inflight.clear()
         self._pool.kill()
+        self._endings.send_again([request for request in waited if request.acked])
+        self._endings.failed(ran, "The worker lost its lease and ended the task.")

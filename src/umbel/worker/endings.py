@@ -59,13 +59,10 @@ class Endings:
         attempts = request.delivery.attempts + 1
         self._lost(request, exc, self._reporter.post_mortem(death, attempts), again=again)
 
-    def stopped(self, requests: Sequence[Request]) -> None:
-        """Deal with tasks that the stop of the worker has ended: what was acknowledged early has failed, the others go back."""
+    def failed(self, requests: Sequence[Request], why: str) -> None:
+        """Say of tasks that were acknowledged early that the worker itself has ended them."""
         for request in requests:
-            if request.acked:
-                exc = WorkerLostError("The worker was told to stop and ended the task.")
-                self._lost(request, exc, self._reporter.evidence("crashed"), again=False)
-        self.give_back([request for request in requests if not request.acked])
+            self._lost(request, WorkerLostError(why), self._reporter.evidence("crashed"), again=False)
 
     def recovered(self, delivery: Delivery) -> None:
         """Give back what a dead node had claimed; what has died too often is settled as failed and buried."""
@@ -90,6 +87,12 @@ class Endings:
             delivery=request.delivery, verb=verdict.verb, attempts=evidence.attempts, reason=reason, evidence=evidence
         )  # fmt: skip
         self._settler.add(settlement, record)
+
+    def send_again(self, requests: Sequence[Request]) -> None:
+        """Send again what was acknowledged early and has not begun; its claims were lost, but it is in no queue any more."""
+        for request in requests:
+            logger.warning("%s[%s] was acknowledged early and has not begun: it is sent again.", request.glance.task, request.glance.id)
+        self.give_back(requests)
 
     def give_back(self, requests: Sequence[Request], *, suspect: bool = False) -> None:
         """Give *requests* back to the heads of their queues; what was acknowledged early is sent again."""

@@ -328,8 +328,8 @@ class Worker:
     def _lost(self) -> None:
         """Stop what runs and forget what was claimed: it is others' now."""
         dispatcher, settler, fetcher = self._parts
+        settler.drop()  # before the dispatcher says what must be written even so
         dispatcher.forget()
-        settler.drop()
         fetcher.forget()
 
     def _messages_ready(self) -> int:
