@@ -8,7 +8,7 @@ from types import SimpleNamespace
 import pytest
 from tests.unit.test_inflight import Long, Slots
 
-from umbel.broker import Delivery
+from umbel.broker import Delivery, Verb
 from umbel.execution.link import Link
 from umbel.execution.outcome import Job
 from umbel.pools.base import Slot
@@ -90,3 +90,27 @@ def test_what_was_acknowledged_early_is_not_forgotten_with_the_claims():
         asyncio.run(body(io))
     assert stored == [("runs", True)]
     assert [item.id for item in sent] == ["a"]
+
+
+def test_a_suspect_whose_slot_took_it_not_goes_back_to_its_queue_without_the_mark_of_a_start():
+    settled, marked = [], []
+
+    class Refusing(Slots):
+        def send(self, slot: Slot, jobs: list[Job]) -> int:
+            return 0
+
+    async def body(io: ThreadPoolExecutor) -> None:
+        settler = SimpleNamespace(link=Link("broker"), may_write=lambda: True, add=settled.append)
+        dispatcher = Dispatcher(
+            SimpleNamespace(mark_started=lambda delivery: marked.append(delivery.tag) or True), Refusing(1), settler, io, SimpleNamespace(),
+            tasks={Long.name: Long()}, most_deliveries=3, prefetch=None, rates=RateLimits({}),
+        )  # fmt: skip
+        raw = encode(Message(headers={"task": Long.name, "id": "a"}, properties={}, body=b"[[], {}, {}]"))
+        dispatcher.deliver([Delivery(queue="q", tag="1", owner="w", raw=raw, fence=1, suspect=True, attempts=1)])
+        await asyncio.wait(dispatcher._preparing)
+        assert dispatcher.running == 0
+
+    with ThreadPoolExecutor(1) as io:
+        asyncio.run(body(io))
+    assert marked == ["1"]
+    assert [(s.verb, s.attempts, s.suspect) for s in settled] == [(Verb.GIVE_BACK, 1, True)]

@@ -148,6 +148,8 @@ class Dispatcher:
             kept = await self._settler.link.call(self._io, "mark the start of tasks", self._write_before, packet)
         except OperationalError:
             await self._settler.link.pause(LOOK_EVERY)
+            # The mark may stand there all the same: if this node dies before the next try, that counts an attempt without a start. To
+            # take the mark back needs the same broker. It buries only what has lost all its other attempts before.
             self._inflight.back([tag for tag, _ in packet.requests])
             return
         forgotten = [request for tag, request in packet.requests if request.acked and tag not in self._inflight.sent]
@@ -187,7 +189,7 @@ class Dispatcher:
             return
         pid = packet.slot.pid  # of the child that gets them; it may be its last
         taken = self._pool.send(packet.slot, packet.jobs())
-        self._inflight.back([tag for tag, _ in packet.requests[taken:]])
+        self._back([tag for tag, _ in packet.requests[taken:]])
         for _, request in packet.requests[:taken]:
             record = self._reporter.started(request, pid)
             if record is not None:
@@ -208,7 +210,7 @@ class Dispatcher:
         shown = ", ".join(entry.id for entry in entries[:MOST_SHOWN])
         consumer.info("Tasks flagged as revoked: %s%s", one_line(shown), ", ..." if len(ids) > MOST_SHOWN else "")
         for slot in {slot for request, slot in self._inflight.sent.values() if request.glance.id in ids}:
-            self._inflight.back([job.tag for job in self._pool.take_back(slot)])
+            self._back([job.tag for job in self._pool.take_back(slot)])
         self._terminations.want({entry.id: entry.signal for entry in entries if entry.signal})
         self._pump()
 
@@ -263,8 +265,15 @@ class Dispatcher:
 
     def on_returned(self, tags: Iterable[int]) -> None:
         """Let jobs that were not begun wait again."""
-        self._inflight.back(tags)
+        self._back(tags)
         self.on_ready()
+
+    def _back(self, tags: Iterable[int]) -> None:
+        """Let what was sent and has not begun wait again. A suspect goes back to its queue, as the mark of its start stands there."""
+        left = set(tags)
+        marked = {tag for tag in left if (found := self._inflight.sent.get(tag)) and found[0].alone and not found[0].acked}
+        self._endings.give_back([request for tag in marked if (request := self._inflight.take(tag)) is not None])
+        self._inflight.back(left - marked)
 
     def on_ready(self) -> None:
         """Send what can start now, and claim more."""
@@ -293,7 +302,7 @@ class Dispatcher:
             self._limits.look()
             self._terminations.look()
             for slot in self._inflight.overdue():
-                self._inflight.back([job.tag for job in self._pool.take_back(slot)])
+                self._back([job.tag for job in self._pool.take_back(slot)])
             self._pump()
             self._endings.give_back(self._inflight.stuck(STUCK_AFTER))
             if not self._inflight.free():  # else it waits only for a suspect that runs, and would be claimed again at once
@@ -303,7 +312,7 @@ class Dispatcher:
         """Give back what has not begun, wait for what has, and give back what was ended meanwhile."""
         self._endings.give_back(self._rates.clear())
         for slot in self._pool.slots:
-            self._inflight.back([job.tag for job in self._pool.take_back(slot)])
+            self._back([job.tag for job in self._pool.take_back(slot)])
         if self._preparing:
             await asyncio.wait(self._preparing)
         self._endings.give_back(self._inflight.take_waiting())
