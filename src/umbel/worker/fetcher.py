@@ -149,11 +149,6 @@ class Fetcher:
                     self._settler.add(settlement)
         self._unanswered.clear()
 
-    @property
-    def owner(self) -> str:
-        """Under which name it claims."""
-        return self._lease.owner
-
     def forget(self) -> None:
         """Drop what was under way: the owner was lost."""
         self._unanswered.clear()

@@ -44,7 +44,7 @@ async def recover_queue(broker: Broker, io: Executor, lease: Lease, queue: str, 
     more = True
     while more:
         recovered = await lease.link.call(io, f"recover claims on {queue!r}", broker.recover, queue, owner=lease.owner, limit=STEP)
-        more = bool(recovered.deliveries)
+        more = recovered.more
         if recovered.deliveries:
             logger.warning("Recovered %d message(s) of a dead worker from %r.", len(recovered.deliveries), queue)
         for delivery in recovered.deliveries:
