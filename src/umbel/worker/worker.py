@@ -9,7 +9,6 @@ import os
 import platform
 import sys
 import threading
-import warnings
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from datetime import datetime
@@ -18,7 +17,7 @@ from typing import Any
 from umbel import __version__, logs, signals
 from umbel.app import Umbel
 from umbel.connections import base_dir
-from umbel.exceptions import ImproperlyConfigured, NotSupported, OperationalError, SecurityWarning
+from umbel.exceptions import ImproperlyConfigured, NotSupported, OperationalError
 from umbel.execution.report import Reporter
 from umbel.execution.runner import TaskRunner
 from umbel.execution.settle import Settler
@@ -36,6 +35,7 @@ from umbel.worker.rate_limits import RateLimits
 from umbel.worker.recovery import find_parked, promote_delayed, recover_dead
 from umbel.worker.revoked import RevokedTasks
 from umbel.worker.shutdown import Shutdown
+from umbel.worker.start import check_lease, warn_of_root, warn_of_what_is_not_built
 from umbel.worker.watchdog import Facts, Watchdog
 
 __all__ = ["Worker"]
@@ -123,11 +123,7 @@ class Worker:
         signals.worker_init.send(sender=self)
         app.conf.update({name: value for name, value in self._settings.items() if value is not None})
         conf = self.conf = app.conf.snapshot()
-        if not 0 < conf.worker_lease_renewal < conf.worker_lease:
-            raise ImproperlyConfigured(
-                f"worker_lease_renewal ({conf.worker_lease_renewal:g} s) must be above 0 and below worker_lease ({conf.worker_lease:g} s), "
-                "best a quarter of it: what is not renewed in time is run again elsewhere."
-            )
+        check_lease(conf)
         self.shutdown.patience = conf.worker_soft_shutdown_timeout
         logs.setup_logging(
             self.loglevel, self.logfile, format=conf.worker_log_format, task_format=conf.worker_task_log_format,
@@ -140,15 +136,7 @@ class Worker:
         self.pool = self._make_pool()
         signals.celeryd_after_setup.send(sender=self.hostname, instance=self, conf=app.conf)
         warn_of_root()
-        self._warn_of_what_is_not_there()
-
-    def _warn_of_what_is_not_there(self) -> None:
-        """Say which settings and options the user relies on in vain."""
-        later = [name for name in self.app.conf.set_with("later") if not name.startswith("beat_")]
-        if self.options.get("task_events"):
-            later.append("-E")
-        if later:
-            logger.warning("Not built yet, and without effect in this version of umbel: %s.", ", ".join(later))
+        warn_of_what_is_not_built(app.conf, self.options)
 
     def _concurrency(self) -> int:
         wanted = self._wants["concurrency"] or self.conf.worker_concurrency
@@ -369,12 +357,3 @@ class Worker:
 def on_terminal() -> bool:
     """Answer whether somebody looks at what is printed."""
     return sys.__stdout__ is not None and sys.__stdout__.isatty()
-
-
-def warn_of_root() -> None:
-    """Warn an operator who runs the worker as root: tasks can then do anything to this machine."""
-    if hasattr(os, "geteuid") and os.geteuid() == 0 and not os.environ.get("C_FORCE_ROOT"):
-        warnings.warn(
-            "You're running the worker with superuser privileges: every task can then do anything to this machine. "
-            "Run it as another user, or set C_FORCE_ROOT=1 if you mean it.", SecurityWarning, stacklevel=2,
-        )  # fmt: skip

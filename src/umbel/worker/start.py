@@ -1,0 +1,54 @@
+"""What a worker looks at, and says, before it begins."""
+
+from __future__ import annotations
+
+import logging
+import os
+import warnings
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any
+
+from umbel.exceptions import ImproperlyConfigured, SecurityWarning
+
+if TYPE_CHECKING:
+    from umbel.config import FrozenSettings, Settings
+
+__all__ = ["check_lease", "warn_of_root", "warn_of_what_is_not_built"]
+
+logger = logging.getLogger("celery.worker")
+
+
+def check_lease(conf: FrozenSettings) -> None:
+    """Refuse a lease that cannot be renewed in time.
+
+    Raises:
+        ImproperlyConfigured: it is so.
+    """
+    if not 0 < conf.worker_lease_renewal < conf.worker_lease:
+        raise ImproperlyConfigured(
+            f"worker_lease_renewal ({conf.worker_lease_renewal:g} s) must be above 0 and below worker_lease ({conf.worker_lease:g} s), "
+            "best a quarter of it: what is not renewed in time is run again elsewhere."
+        )
+
+
+def warn_of_root() -> None:
+    """Warn an operator who runs the worker as root: tasks can then do anything to this machine."""
+    if hasattr(os, "geteuid") and os.geteuid() == 0 and not os.environ.get("C_FORCE_ROOT"):
+        warnings.warn(
+            "You're running the worker with superuser privileges: every task can then do anything to this machine. "
+            "Run it as another user, or set C_FORCE_ROOT=1 if you mean it.", SecurityWarning, stacklevel=2,
+        )  # fmt: skip
+
+
+def warn_of_what_is_not_built(conf: Settings, options: Mapping[str, Any]) -> None:
+    """Say which settings and options the user relies on in vain."""
+    later = [name for name in conf.set_with("later") if name != "beat_schedule"]
+    if options.get("task_events"):
+        later.append("-E")
+    if later:
+        logger.warning("Not built yet, and without effect in this version of umbel: %s.", ", ".join(later))
+    if periodic := len(conf.beat_schedule or ()):
+        logger.warning(
+            "%d periodic task%s in beat_schedule %s not sent: beat is not built yet. Let cron or a systemd timer send what must run, "
+            "for example with `umbel call`, or leave these to Celery's beat.", periodic, *(("", "is") if periodic == 1 else ("s", "are")),
+        )  # fmt: skip
