@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 from typing import TYPE_CHECKING
 
+from umbel.exceptions import QueueNotFound
 from umbel.routing import Queue, Router
 
 if TYPE_CHECKING:
@@ -40,13 +41,19 @@ def consumed_queues(router: Router, wanted: str | Iterable[str] | None, excluded
         excluded: names to leave out.
 
     Raises:
-        QueueNotFound: a queue is not known and may not be made.
+        QueueNotFound: a queue is not known and may not be made, or none is left.
     """
     names = _names(wanted)
     for name in names:
         router.queue(name)
-    left_out = set(_names(excluded))
-    return [name for name in names or router.queues if name not in left_out]
+    names, left_out = names or list(router.queues), _names(excluded)
+    left = [name for name in names if name not in left_out]
+    if not left:
+        raise QueueNotFound(
+            f"No queue is left to consume: of {', '.join(names)}, -X (exclude_queues) leaves out {', '.join(left_out)}. "
+            "Leave out fewer, or name others with -Q."
+        )
+    return left
 
 
 def _names(names: str | Iterable[str] | None) -> list[str]:

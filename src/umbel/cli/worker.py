@@ -7,6 +7,7 @@ from typing import Any
 import click
 
 from umbel.cli.base import CommaList, Command, Kind, current_app_of, is_quiet, without_color
+from umbel.exceptions import QueueNotFound
 
 __all__ = ["worker"]
 
@@ -89,7 +90,9 @@ def own_options() -> list[click.Parameter]:
         click.Option(
             ["-n", "--hostname"], metavar="NODE", help="Name of the node: name@%h; %h, %n, %d are the host, its first part, its domain."
         ),
-        click.Option(["-f", "--logfile"], type=click.Path(dir_okay=False), help="File for the log, instead of standard error."),
+        click.Option(
+            ["-f", "--logfile"], type=click.Path(dir_okay=False), help="File for the log, instead of standard error; %n, %h, %d: the node."
+        ),
         click.Option(["-I", "--include"], type=words, help="More modules to import."),
         click.Option(["-E", "--task-events", "--events"], is_flag=True, help="Accepted; events come with a later version."),
         click.Option(["--prefetch-multiplier"], type=click.IntRange(min=0), help="Messages to hold per slot at most; 0: as run times say."),
@@ -128,6 +131,8 @@ def run_worker(ctx: click.Context, /, **given: Any) -> int:
     started = app.Worker(**worker_arguments(given), quiet=is_quiet(ctx), no_color=without_color(ctx))
     try:
         return int(started.run() or 0)
+    except QueueNotFound as exc:
+        raise click.UsageError(str(exc), ctx) from None
     except ModuleNotFoundError as exc:
         if exc.name not in (given["include"] or ()):
             raise

@@ -8,12 +8,14 @@ import warnings
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
+from umbel import logs
 from umbel.exceptions import ImproperlyConfigured, SecurityWarning
+from umbel.ids import node_format
 
 if TYPE_CHECKING:
     from umbel.config import FrozenSettings, Settings
 
-__all__ = ["check_lease", "warn_of_root", "warn_of_what_is_not_built"]
+__all__ = ["check_lease", "open_log", "warn_of_root", "warn_of_what_is_not_built"]
 
 logger = logging.getLogger("celery.worker")
 
@@ -29,6 +31,34 @@ def check_lease(conf: FrozenSettings) -> None:
             f"worker_lease_renewal ({conf.worker_lease_renewal:g} s) must be above 0 and below worker_lease ({conf.worker_lease:g} s), "
             "best a quarter of it: what is not renewed in time is run again elsewhere."
         )
+
+
+def open_log(conf: FrozenSettings, level: int | str, file: str | None, *, node: str, color: bool | None) -> None:
+    """Begin the log. Children write to the same file, as they are forked from this process.
+
+    Args:
+        conf: says what is logged, and how.
+        level: as in `logging`.
+        file: its path, in which parts of the name of the node may stand; standard error if None.
+        node: the full name of the node.
+        color: None: as `worker_log_color` says.
+
+    Raises:
+        ImproperlyConfigured: the file cannot be opened.
+    """
+    path = node_format(file, node) if file else None
+    try:
+        logs.setup_logging(
+            level, path, format=conf.worker_log_format, task_format=conf.worker_task_log_format,
+            color=conf.worker_log_color if color is None else color, hijack_root=conf.worker_hijack_root_logger,
+            redirect_stdouts=conf.worker_redirect_stdouts, redirect_level=conf.worker_redirect_stdouts_level,
+        )  # fmt: skip
+    except OSError as exc:
+        if path is None:
+            raise
+        raise ImproperlyConfigured(
+            f"The log cannot be written to {path} ({exc.strerror}). Make its folder, or give another file with -f."
+        ) from exc
 
 
 def warn_of_root() -> None:

@@ -14,7 +14,7 @@ from concurrent.futures import ThreadPoolExecutor
 from datetime import datetime
 from typing import Any
 
-from umbel import __version__, logs, signals
+from umbel import __version__, signals
 from umbel.app import Umbel
 from umbel.connections import base_dir
 from umbel.exceptions import ImproperlyConfigured, NotSupported, OperationalError
@@ -35,7 +35,7 @@ from umbel.worker.rate_limits import RateLimits
 from umbel.worker.recovery import find_parked, promote_delayed, recover_dead
 from umbel.worker.revoked import RevokedTasks
 from umbel.worker.shutdown import Shutdown
-from umbel.worker.start import check_lease, warn_of_root, warn_of_what_is_not_built
+from umbel.worker.start import check_lease, open_log, warn_of_root, warn_of_what_is_not_built
 from umbel.worker.watchdog import Facts, Watchdog
 
 __all__ = ["Worker"]
@@ -58,7 +58,7 @@ class Worker:
         queues: names of the queues to consume; all of `task_queues` by default.
         exclude_queues: names of those not to consume.
         loglevel: as in `logging`.
-        logfile: a path; standard error by default.
+        logfile: a path; `%n`, `%h` and `%d` stand for the name of the node, its host, its domain. Standard error by default.
         quiet: print no banner.
         prefetch_multiplier: how many messages to hold per slot at most; as run times say by default.
         purge: delete what waits before the start.
@@ -125,11 +125,7 @@ class Worker:
         conf = self.conf = app.conf.snapshot()
         check_lease(conf)
         self.shutdown.patience = conf.worker_soft_shutdown_timeout
-        logs.setup_logging(
-            self.loglevel, self.logfile, format=conf.worker_log_format, task_format=conf.worker_task_log_format,
-            color=False if self.no_color else conf.worker_log_color, hijack_root=conf.worker_hijack_root_logger,
-            redirect_stdouts=conf.worker_redirect_stdouts, redirect_level=conf.worker_redirect_stdouts_level,
-        )  # fmt: skip
+        open_log(conf, self.loglevel, self.logfile, node=self.hostname, color=False if self.no_color else None)
         app.finalize()
         self.queues = app.consumed_queues(self._queues, self._exclude)
         self.concurrency = self._concurrency()
