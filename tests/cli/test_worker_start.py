@@ -1,5 +1,8 @@
 """What the worker says when it starts of that which cannot work, or does not work yet."""
 
+import re
+import shlex
+
 import pytest
 from tests.processes import Running, wait_for
 
@@ -43,3 +46,59 @@ def test_the_name_of_the_log_may_hold_that_of_the_node_and_children_write_to_it_
         file = project.path / "w1-here.example-0-example-100%.log"
         project.umbel("-A", "proj", "call", "proj.shout")
         wait_for(lambda: file.exists() and "ForkPoolWorker-1] from a child" in file.read_text())
+
+
+PUT_AWAY = """
+from umbel import Celery
+from umbel.exceptions import Reject
+
+app.conf.task_acks_late = True
+
+
+@app.task
+def rejects():
+    raise Reject("not mine")
+
+
+@app.task(acks_on_failure=False)
+def fails():
+    raise ValueError("kaput")
+"""
+SENDS = """
+from proj import *
+from umbel.broker import Item
+app.conf.task_default_queue = "our mail"
+rejects.apply_async(task_id="rejected")
+fails.apply_async(task_id="failed")
+add.apply_async((1, 2), serializer="pickle", task_id="refused")
+app.send_task("nobody.knows")
+app.broker.publish([Item(raw=b"nonsense", queue="our mail", id="unreadable")])
+"""
+
+
+@pytest.mark.parametrize("pool", ["solo", "prefork"])
+def test_the_log_has_the_command_that_shows_each_message_that_was_put_away(project, pool):
+    project.project(more=PUT_AWAY)
+    assert project.python(SENDS).returncode == 0
+    words = project.command("-A", "proj", "worker", "-P", pool, "-c", "1", "-Q", "our mail")
+    with Running(words, cwd=project.path, env=project.env, log=project.path / "worker.log") as running:
+        wait_for(lambda: running.log().count("` shows it.") == 5, 20, running.tail)
+        log = running.log()
+    for kind, task in {"rejected": "proj.rejects", "failed": "proj.fails", "refused": "proj.add"}.items():
+        assert f"Task {task}[{kind}] from the queue 'our mail' ({kind}): It is kept as a dead letter: `umbel" in log
+    commands = re.findall(r"`(umbel [^`]*)` shows it", log)
+    for command in commands:
+        ran = project.umbel(*shlex.split(command)[1:])
+        assert ran.returncode == 0, (command, ran.stderr)
+        assert "our mail" in ran.stdout
+
+
+@pytest.mark.parametrize("words", ["worker", "dead list", "call x", "queues", "result x", "control revoke x"])
+def test_who_names_no_app_is_told_to(folder, one_sentence, words):
+    said = one_sentence(folder.umbel(*words.split()), 2)
+    assert "No app was named. Give it with -A, for example: umbel -A mysite" in said
+
+
+def test_a_letter_that_is_not_there_may_be_on_another_queue(project):
+    assert "0 dead letters in all on celery. Other queues: -Q NAME." in project.umbel("-A", "proj", "dead", "show", "x").stderr
+    assert "Other queues" not in project.umbel("-A", "proj", "dead", "show", "x", "-Q", "other").stderr

@@ -82,8 +82,9 @@ def test_a_task_that_kills_its_process_is_started_three_times_and_its_neighbours
     assert "in reads_address_zero" in crashed["traceback"]
     assert min(killed["peak_memory"], crashed["peak_memory"]) > 5_000_000
     assert buried["dies"]["result"] == buried["reads_address_zero"]["result"] == LOST
-    assert "`umbel dead show dies` shows it" in worker.log()
-    assert "`umbel dead retry dies` sends it again" in worker.log()
+    assert "`umbel -A faults_app dead show -Q celery dies` shows it" in worker.log()
+    assert "It runs again: this was attempt 2 of 3." in worker.log()
+    assert "`umbel -A faults_app dead retry -Q celery dies` sends it again" in worker.log()
 
 
 def test_alone_in_a_pool_of_threads_it_is_started_three_times(on_file):

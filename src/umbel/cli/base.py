@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import difflib
 import os
+import shlex
 from typing import TYPE_CHECKING, Any
 
 import click
@@ -14,7 +15,7 @@ from umbel.cli.options import APP, NO_COLOR, QUIET, global_options
 if TYPE_CHECKING:
     from umbel.app import Umbel
 
-__all__ = ["CommaList", "Command", "Group", "Kind", "Subcommands", "current_app_of", "is_quiet", "without_color"]
+__all__ = ["CommaList", "Command", "Group", "Kind", "Subcommands", "current_app_of", "is_quiet", "program_of", "without_color"]
 
 # Commands of Celery that users will type.
 LATER = ("amqp", "beat", "events", "graph", "inspect", "list", "logtool", "migrate", "multi", "shell", "status", "upgrade")
@@ -87,8 +88,16 @@ class CommaList(Kind):
         return value if isinstance(value, list) else [word.strip() for word in str(value).split(",") if word.strip()]
 
 
-def current_app_of(ctx: click.Context) -> Umbel:
-    """Return the app of this command line: one that was handed in, that of -A, or the current one."""
+def current_app_of(ctx: click.Context, *, needed: bool = True) -> Umbel:
+    """Return the app of this command line: one that was handed in, that of -A, or the current one.
+
+    Args:
+        ctx: of the command.
+        needed: refuse the current one if nobody has set it up.
+
+    Raises:
+        UsageError: it is so.
+    """
     given = ctx.obj
     if given is not None:
         app: Umbel = given
@@ -103,7 +112,17 @@ def current_app_of(ctx: click.Context) -> Umbel:
     module = os.environ.get("CELERY_CONFIG_MODULE")
     if module:
         current.config_from_object(module)
+    if needed and not current.conf.first("broker_write_url", "broker_url", "result_backend"):
+        raise click.UsageError(
+            f"No app was named. Give it with -A, for example: umbel -A mysite {ctx.info_name}. Without an app, -b names a broker.", ctx
+        )
     return current
+
+
+def program_of(ctx: click.Context) -> str:
+    """Return how a shell calls this program with the app of this command line."""
+    name = ctx.meta.get(APP)
+    return shlex.join(["umbel", "-A", name]) if name else "umbel"
 
 
 def is_quiet(ctx: click.Context) -> bool:

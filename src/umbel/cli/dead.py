@@ -78,6 +78,10 @@ class Choice:
         )
         return f"{sum(counts.values()):,} {self.noun}s in all{several}"
 
+    def nothing(self) -> str:
+        """Say where it was looked in vain."""
+        return f"{self.total()}." if self.queues else f"{self.total()}. Other queues: -Q NAME."
+
 
 def listed(place: Place) -> Callable[..., int]:
     """Make the command that lists."""
@@ -129,7 +133,7 @@ def shown(place: Place) -> Callable[..., int]:
                         "call": letter.call(found.app.accepted_content())}  # fmt: skip
             click.echo(json.dumps(document, default=repr) if as_json else as_text(document))
         if letter is None:
-            click.echo(f"There is no {found.noun} {id}: {found.total()}.", err=True)
+            click.echo(f"There is no {found.noun} {id}: {found.nothing()}", err=True)
         return 0 if letter else 1
 
     return run
@@ -173,7 +177,7 @@ def acted(place: Place, verb: Literal["retry", "delete"]) -> Callable[..., int]:
             print_table(islice(chosen, SHOWN), place, colors=not without_color(ctx))
             click.echo(f"{what} would be {says}{f', {SHOWN} of them shown' if number > SHOWN else ''}. Nothing was done.", err=True)
         elif not number and not as_json:
-            click.echo(f"Nothing fits: {chosen.total()}.", err=True)
+            click.echo(f"Nothing fits: {chosen.nothing()}", err=True)
         done = 0
         if number and not dry_run:
             if number > 1 and not yes:

@@ -27,7 +27,7 @@ PARAMETERS: list[click.Parameter] = [click.Option(["--json", "as_json"], is_flag
 @click.pass_context
 def describe(ctx: click.Context, as_json: bool) -> None:
     """Prints what a bug report should hold: software, platform, app, and the settings without their secrets."""
-    facts = gather(current_app_of(ctx))
+    facts = gather(current_app_of(ctx, needed=False))
     click.echo(json.dumps(facts, default=repr, indent=2, ensure_ascii=False) if as_json else as_text(facts))
 
 

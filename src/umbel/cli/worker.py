@@ -6,7 +6,7 @@ from typing import Any
 
 import click
 
-from umbel.cli.base import CommaList, Command, Kind, current_app_of, is_quiet, without_color
+from umbel.cli.base import CommaList, Command, Kind, current_app_of, is_quiet, program_of, without_color
 from umbel.exceptions import QueueNotFound
 
 __all__ = ["worker"]
@@ -128,7 +128,7 @@ def run_worker(ctx: click.Context, /, **given: Any) -> int:
     """
     app = current_app_of(ctx)
     apply_overrides(ctx, app)
-    started = app.Worker(**worker_arguments(given), quiet=is_quiet(ctx), no_color=without_color(ctx))
+    started = app.Worker(**worker_arguments(given), quiet=is_quiet(ctx), no_color=without_color(ctx), program=program_of(ctx))
     try:
         return int(started.run() or 0)
     except QueueNotFound as exc:

@@ -32,15 +32,16 @@ __all__ = ["Reporter"]
 consumer = logging.getLogger("celery.worker.consumer")
 logger = logging.getLogger("celery.worker.request")
 
-BURIED = "It is kept as a dead letter: `umbel dead show {id}` shows it."
+BURIED = "It is kept as a dead letter: `{show}` shows it."
 LONGEST_TRACEBACK = 20_000  # characters of it that a letter keeps, the last ones
 
 
 class Reporter:
-    """Makes records for the result backend, by a worker's settings."""
+    """Makes records for the result backend, by a worker's settings; *program* is how a shell calls umbel with this app."""
 
-    def __init__(self, app: Umbel, conf: Mapping[str, Any], *, node: str) -> None:
-        self._app, self._node = app, node
+    def __init__(self, app: Umbel, conf: Mapping[str, Any], *, node: str, program: str = "umbel") -> None:
+        self._app, self._node, self._program = app, node, program
+        self._most = conf["task_max_deliveries"]
         self._documents, self._limit = Documents(app, conf), limit_of(conf["task_message_max_size"])
         self._expires = seconds(conf["result_expires"])
         failures = conf["result_failure_expires"]
@@ -76,6 +77,11 @@ class Reporter:
         """Say why a message is put away, and by whom."""
         return Evidence(kind=kind, node=self._node, attempts=attempts, traceback=traceback[-LONGEST_TRACEBACK:])
 
+    def _command(self, words: str, queue: str, task_id: str = "") -> str:
+        """Return a command for a person to copy: ids and queues come from outside, and must not become more than words to a shell."""
+        ids = ["--", task_id] if task_id.startswith("-") else [task_id] if task_id else []
+        return f"{self._program} {words} {shlex.join(['-Q', queue, *ids])}"
+
     def post_mortem(self, death: Death, attempts: int) -> Evidence:
         """Say how the process died in which a task had started for the *attempts*-th time."""
         code = os.waitstatus_to_exitcode(death.status) if death.status >= 0 else death.status
@@ -89,10 +95,11 @@ class Reporter:
     def lost(self, request: Request, exc: WorkerLostError, verdict: Lost) -> Record | None:
         """Tell of a task whose process died; if it does not run again, return FAILURE."""
         name, task_id = request.glance.task, request.glance.id
-        what = "It does not run again." if verdict.failed else "It runs again."
+        attempt = f"this was attempt {request.delivery.attempts + 1} of {self._most}"
+        what = "It does not run again." if verdict.failed else f"It runs again: {attempt}."
         if verdict.verb is Verb.BURY and not request.acked:
-            again = shlex.quote(task_id)  # an id comes from outside, and somebody pastes this line into a shell
-            what = f"{BURIED.format(id=again)} When the cause is mended, `umbel dead retry {again}` sends it again."
+            show, again = (self._command(f"dead {verb}", request.delivery.queue, task_id) for verb in ("show", "retry"))
+            what = f"{BURIED.format(show=show)} When the cause is mended, `{again}` sends it again."
         logger.error("Task handler raised error: %r. Task %s[%s]: %s", exc, name, task_id, what)
         if not verdict.failed:
             return None
@@ -116,6 +123,13 @@ class Reporter:
             return Outcome(tag, Action.ACK, states.FAILURE, 0.0, meta)
         return Outcome(tag, Action.BURY, states.FAILURE, 0.0, meta, reason=f"failed: {exc!r}", kind="failed", traceback=traceback)
 
+    def buried(self, request: Request, outcome: Outcome) -> Evidence:
+        """Tell of a message that is kept as *outcome* says, and return the evidence."""
+        queue, task_id = request.delivery.queue, request.glance.id
+        show = BURIED.format(show=self._command("dead show", queue, task_id))
+        logger.warning("Task %s[%s] from the queue %r (%s): %s", request.glance.task, task_id, queue, outcome.kind, show)
+        return self.evidence(outcome.kind, traceback=outcome.traceback)
+
     def _tell_failure(self, request: Request, exc: Exception) -> None:
         if signals.task_failure.receivers:
             context = self._context(request)
@@ -126,22 +140,21 @@ class Reporter:
 
     def refused(self, refused: Refused) -> None:
         """Say why a message does not run here."""
-        seen = refused.glance
+        seen, queue = refused.glance, refused.delivery.queue
         if refused.verb is Verb.PARK and seen is not None:
             exc = NotRegistered(seen.task)
             consumer.error(
-                "Received unregistered task of type %r.\nIt is parked until a worker comes that knows it: `umbel parked list` shows it.\n"
+                "Received unregistered task of type %r.\nIt is parked until a worker comes that knows it: `%s` shows it.\n"
                 "Did you remember to import the module containing this task?\nTask %s on queue %r.",
-                seen.task, seen.id, refused.delivery.queue,
+                seen.task, self._command("parked list", queue), seen.id, queue,
             )  # fmt: skip
             if signals.task_unknown.receivers:
                 signals.task_unknown.send(sender=self, message=refused.delivery.raw, exc=exc, name=seen.task, id=seen.id)
         elif refused.verb is Verb.BURY:
             consumer.critical(
-                "Can't decode message body on queue %r: %s. It is kept as a dead letter: `umbel dead list` shows it.",
-                refused.delivery.queue,
-                refused.reason,
-            )
+                "Can't decode message body on queue %r: %s. %s",
+                queue, refused.reason, BURIED.format(show=self._command("dead list", queue)),
+            )  # fmt: skip
             if signals.task_rejected.receivers:
                 signals.task_rejected.send(sender=self, message=refused.delivery.raw, exc=None)
 

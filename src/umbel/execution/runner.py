@@ -155,7 +155,7 @@ class TaskRunner:
             task, request = open_request(self._app, job, node=self._node, accept=self._accept, eager=self._eager, limit=self._limit)
         except Exception as exc:  # noqa: BLE001 - whatever a message holds, it ends no child
             reason = f"{type(exc).__name__}: {one_line(exc)}"
-            logger.error("Received invalid task message: %s\nIt is kept as a dead letter.", reason)  # noqa: TRY400 - the traceback is ours
+            logger.error("Received invalid task message: %s", reason)  # noqa: TRY400 - the traceback is ours
             kind = "refused" if isinstance(exc, ContentDisallowed) else "unreadable"
             return Outcome(job.tag, Action.BURY, "", time.perf_counter() - began, reason=reason, kind=kind)
         call = Call(job.tag, task, request, request.args, request.kwargs)
@@ -173,7 +173,7 @@ class TaskRunner:
             f"{call.task.name}[{request.id}] was sent with {', '.join(parts)}: workflows come with a later version of umbel. "
             "Route it to a queue that Celery's workers consume.",
         )
-        logger.error("%s\nIt is kept as a dead letter.", exc)
+        logger.error("%s", exc)
         meta = None if request.ignore_result else self._documents.write_surely(request, states.FAILURE, exc)
         return call.outcome(Action.BURY, states.FAILURE, meta, reason=str(exc), kind="unsupported")
 

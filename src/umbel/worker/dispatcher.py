@@ -242,7 +242,7 @@ class Dispatcher:
                 self._settler.publish(item)
             return
         verb = Verb.BURY if outcome.action is Action.BURY else Verb.ACK if item is None else Verb.RETRY
-        evidence = self._reporter.evidence(outcome.kind, traceback=outcome.traceback) if verb is Verb.BURY else Evidence()
+        evidence = self._reporter.buried(request, outcome) if verb is Verb.BURY else Evidence()
         settlement = Settlement(delivery=delivery, verb=verb, replacement=item, reason=outcome.reason, evidence=evidence)
         self._settler.add(settlement, record)
 

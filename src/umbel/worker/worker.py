@@ -67,6 +67,7 @@ class Worker:
         soft_time_limit: seconds after which SoftTimeLimitExceeded is raised in it; `task_soft_time_limit` by default.
         max_tasks_per_child: tasks after which a process is replaced; `worker_max_tasks_per_child` by default.
         max_memory_per_child: KiB of memory above which it is replaced; `worker_max_memory_per_child` by default.
+        program: how a shell calls umbel with this app, for the commands that the log proposes.
     """
 
     def __init__(
@@ -75,9 +76,9 @@ class Worker:
         loglevel: int | str = "WARNING", logfile: str | None = None, quiet: bool = False, no_color: bool | None = None,
         prefetch_multiplier: int | None = None, purge: bool = False, include: Sequence[str] | None = None,
         time_limit: float | None = None, soft_time_limit: float | None = None, max_tasks_per_child: int | None = None,
-        max_memory_per_child: int | None = None, **other: Any,
+        max_memory_per_child: int | None = None, program: str = "umbel", **other: Any,
     ) -> None:  # fmt: skip
-        self.app, self.hostname, self.options = app, nodename(hostname), other
+        self.app, self.hostname, self.program, self.options = app, nodename(hostname), program, other
         self.loglevel, self.logfile, self.quiet, self.no_color, self.purge = loglevel, logfile, quiet, no_color, purge
         self._wants = {"pool": pool, "concurrency": concurrency, "prefetch_multiplier": prefetch_multiplier}
         self._settings = {
@@ -213,7 +214,7 @@ class Worker:
             settler = Settler(broker, backend, settle_io, may_write=lease.held, link=lease.link)
             revoked = RevokedTasks(broker)
             dispatcher = Dispatcher(
-                broker, self.pool, settler, care_io, Reporter(app, conf, node=self.hostname),
+                broker, self.pool, settler, care_io, Reporter(app, conf, node=self.hostname, program=self.program),
                 tasks=app.tasks, most_deliveries=conf.task_max_deliveries, prefetch=self._prefetch(), revoked=revoked,
                 largest=limit_of(conf.task_message_max_size),
                 rates=RateLimits(app.tasks, disabled=conf.worker_disable_rate_limits),
