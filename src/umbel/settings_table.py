@@ -62,7 +62,7 @@ _ALL = (
     _("broker_transport_options", "dict", {}, "", "Options for the broker's driver.", IMPLEMENTED, "BROKER_TRANSPORT_OPTIONS"),
     _("broker_connection_timeout", "float|none", 4, "seconds", "Time to make a connection; `broker_publish_timeout` bounds publishing as a whole.", ACCEPTED, "BROKER_CONNECTION_TIMEOUT"),
     _("broker_connection_retry", "bool", True, "", "Whether a worker connects again after it lost the broker.", ACCEPTED, "BROKER_CONNECTION_RETRY"),
-    _("broker_connection_retry_on_startup", "bool|none", None, "", "Whether a worker waits for a broker that is not there yet; otherwise it ends with one sentence.", IMPLEMENTED, "BROKER_CONNECTION_RETRY_ON_STARTUP"),
+    _("broker_connection_retry_on_startup", "bool|none", None, "", "Whether a worker waits for a broker or a result backend that is not there yet; otherwise it ends with one sentence.", IMPLEMENTED, "BROKER_CONNECTION_RETRY_ON_STARTUP"),
     _("broker_connection_max_retries", "int|none", 100, "attempts", "A worker tries until it is stopped.", ACCEPTED, "BROKER_CONNECTION_MAX_RETRIES"),
     _("broker_channel_error_retry", "bool", False, "", "Errors of AMQP channels do not exist here.", ACCEPTED, "BROKER_CHANNEL_ERROR_RETRY"),
     _("broker_failover_strategy", "str|callable|none", None, "", "How the next of several broker URLs is chosen.", LATER, "BROKER_FAILOVER_STRATEGY"),

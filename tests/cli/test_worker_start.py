@@ -2,9 +2,11 @@
 
 import re
 import shlex
+import signal
 
 import pytest
 from tests.processes import Running, wait_for
+from tests.servers import free_port
 
 
 @pytest.fixture
@@ -102,3 +104,20 @@ def test_who_names_no_app_is_told_to(folder, one_sentence, words):
 def test_a_letter_that_is_not_there_may_be_on_another_queue(project):
     assert "0 dead letters in all on celery. Other queues: -Q NAME." in project.umbel("-A", "proj", "dead", "show", "x").stderr
     assert "Other queues" not in project.umbel("-A", "proj", "dead", "show", "x", "-Q", "other").stderr
+
+
+def test_a_result_backend_that_does_not_answer_is_found_at_the_start(project, one_sentence):
+    pytest.importorskip("redis")
+    away = f"redis://127.0.0.1:{free_port()}/0"
+    for pool in ("solo", "prefork"):
+        said = one_sentence(project.umbel("-A", "proj", "--result-backend", away, "worker", "-P", pool), 69)
+        assert away in said
+
+
+def test_a_worker_waits_for_its_result_backend_if_it_is_told_to(worker):
+    pytest.importorskip("redis")
+    away = f"redis://127.0.0.1:{free_port()}/0"
+    with worker("--result-backend", away, "--", "broker_connection_retry_on_startup=1") as running:
+        running.waits_to_print(f"consumer: Cannot connect to {away}: ")
+        running.send(signal.SIGTERM)
+        assert running.exit_code() == 0, running.tail()

@@ -9,6 +9,7 @@ from typing import ClassVar
 import pytest
 
 from umbel import Umbel
+from umbel.backend import Record
 from umbel.broker import Item, Settlement, Verb
 from umbel.drivers.memory import MemoryBackend, MemoryBroker
 from umbel.exceptions import BrokerUnavailable
@@ -211,3 +212,23 @@ async def buried_after_two_recoveries():
         with contextlib.suppress(asyncio.CancelledError):
             await running
     app.close()
+
+
+def test_of_what_cannot_be_written_tasks_are_counted_and_not_their_records_and_settlements():
+    asyncio.run(counted())
+
+
+async def counted():
+    broker = MemoryBroker(f"memory://{uuid()}")
+    broker.publish([Item(raw=b"{}", queue="q", id=str(n)) for n in range(3)])
+    with ThreadPoolExecutor(2) as io:
+        lease = lease_on(broker, io)
+        await lease.join()
+        first, second, third = broker.fetch("q", 3, owner=lease.owner, seq=1)
+        settler = Settler(broker, MemoryBackend(), io, may_write=lease.held, link=lease.link)
+        settler.store(Record(id="0", state="STARTED", meta=b"{}"))
+        settler.add(Settlement(delivery=first, verb=Verb.ACK), Record(id="0", state="SUCCESS", meta=b"{}"))
+        settler.add(Settlement(delivery=second, verb=Verb.ACK))
+        settler.store(Record(id="2", state="RETRY", meta=b"{}"))
+        settler.publish(Item(raw=third.raw, queue="q", id="2"))
+        assert settler.unwritten == 3

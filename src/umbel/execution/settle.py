@@ -102,6 +102,14 @@ class Settler:
         return self._due + self._refused + self._busy
 
     @property
+    def unwritten(self) -> int:
+        """How many tasks they belong to."""
+        settlements = [*self._alone, *(each for queue in self._ready.values() for each in queue)]
+        ids = {record.id for _, record in self._unstored} | {item.id for item in self._items}
+        ids |= {each.records[0].id if each.records else f"{each.delivery.queue} {each.delivery.tag}" for each in settlements}
+        return len(ids) + self._refused
+
+    @property
     def _due(self) -> int:
         return len(self._unstored) + len(self._items) + sum(map(len, self._ready.values())) + len(self._alone)
 

@@ -9,13 +9,15 @@ import os
 import platform
 import sys
 import threading
-from collections.abc import Sequence
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Awaitable, Callable, Sequence
+from concurrent.futures import Executor, ThreadPoolExecutor
 from datetime import datetime
+from functools import partial
 from typing import Any
 
 from umbel import __version__, signals
 from umbel.app import Umbel
+from umbel.backend import ResultBackend
 from umbel.connections import base_dir
 from umbel.exceptions import ImproperlyConfigured, NotSupported, OperationalError
 from umbel.execution.report import Reporter
@@ -222,7 +224,7 @@ class Worker:
             fetcher = Fetcher(broker, fetch_io, settler, lease, revoked, room=dispatcher.room, deliver=dispatcher.deliver)
             dispatcher.on_room, revoked.on_news = fetcher.wake.set, dispatcher.on_revoked
             self._parts = (dispatcher, settler, fetcher)
-            if not await self._connect(lease):
+            if not await self._connect(lease, backend, settle_io):
                 return
             keeper = self._keeper(lease)
             self.pool.on_broken = self._broken
@@ -259,7 +261,7 @@ class Worker:
                 await dispatcher.drain()
                 # After one lease without the broker others may have our claims, and what is not written yet runs again there.
                 if not await settler.drained(lease.lease):
-                    logger.error("%d outcome(s) cannot be written: their tasks run again.", settler.pending)
+                    logger.error("What became of %d task(s) cannot be written: they run again.", max(1, settler.unwritten))
                 for service in running:  # first: a renewal after the leaving would be refused, and join again
                     service.cancel()
                 with contextlib.suppress(OperationalError):
@@ -275,13 +277,20 @@ class Worker:
         value = self.conf.worker_prefetch_multiplier if wanted is None else wanted
         return int(value) if value else None
 
-    async def _connect(self, lease: Lease) -> bool:
-        """Join the tables of owners; wait for a broker that is not there yet only if the user says so. False: told to stop."""
-        address = self.app.broker_address()
+    async def _connect(self, lease: Lease, backend: ResultBackend, io: Executor) -> bool:
+        """Ask whether the result backend answers, and join the tables of owners. False: told to stop meanwhile."""
+        if self.conf.result_backend and not self.app.broker.settles_with(backend):  # else it is the broker
+            there = partial(asyncio.get_running_loop().run_in_executor, io, backend.open)
+            if not await self._reach(self.app.backend_address(), there):
+                return False
+        return await self._reach(self.app.broker_address(), lease.join)
+
+    async def _reach(self, address: str, connect: Callable[[], Awaitable[None]]) -> bool:
+        """Await *connect*; wait for a server that is not there yet only if the user says so."""
         wait = self.conf.broker_connection_retry_on_startup
         for attempt in range(1, TRIES + 1):
             try:
-                await lease.join()
+                await connect()
             except OperationalError as exc:
                 if self.shutdown.asked:
                     return False
