@@ -12,6 +12,7 @@ from umbel.breaker import Breaker
 from umbel.config import Settings
 from umbel.config_values import masked
 from umbel.connections import backend_maker, broker_maker, broker_url
+from umbel.exceptions import ImproperlyConfigured
 from umbel.letters import Letters
 from umbel.meta import decode_meta
 from umbel.queues import consumed_queues, describe_queues, router_of
@@ -79,13 +80,17 @@ class ConfiguredApp:
 
     @property
     def timezone(self) -> tzinfo:
-        """The zone of the app's times."""
+        """The zone of the app's times.
+
+        Raises:
+            ImproperlyConfigured: there is no such zone.
+        """
         generation = self.conf.generation
         if self._zone is None or self._zone[0] != generation:
             zone = self.conf.timezone
             if zone is None:
                 zone = UTC if self.conf.enable_utc else datetime.now().astimezone().tzinfo or UTC
-            self._zone = generation, ZoneInfo(zone) if isinstance(zone, str) else zone
+            self._zone = generation, zone_of(zone) if isinstance(zone, str) else zone
         return self._zone[1]
 
     def now(self) -> datetime:
@@ -176,3 +181,18 @@ class ConfiguredApp:
     def backend_address(self) -> str:
         """Return where results are kept, without the password."""
         return masked(self.conf.result_backend or "disabled://")
+
+
+def zone_of(name: str) -> tzinfo:
+    """Return the time zone of this name.
+
+    Raises:
+        ImproperlyConfigured: this system does not know it.
+    """
+    try:
+        return ZoneInfo(name)
+    except (KeyError, ValueError, OSError) as exc:
+        raise ImproperlyConfigured(
+            f"timezone is {name!r}, and this system knows no such time zone. Write a name such as 'Europe/Berlin' or 'UTC', "
+            "or install the zones: pip install tzdata."
+        ) from exc

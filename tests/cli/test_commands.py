@@ -265,7 +265,12 @@ def test_tasks_are_revoked_and_terminated_by_their_ids(project):
 
 @pytest.mark.parametrize(
     ("setting", "says"),
-    [("worker_lease_renewal=0", "above 0 and below worker_lease (10 s)"), ("worker_watchdog_timeout=-1", "It must be 0 or more seconds")],
+    [
+        ("worker_lease_renewal=0", "above 0 and below worker_lease (10 s)"),
+        ("worker_watchdog_timeout=-1", "It must be 0 or more seconds"),
+        ("timezone=Mars/Base", "timezone is 'Mars/Base', and this system knows no such time zone."),
+        ("timezone=Europe", "timezone is 'Europe', and this system knows no such time zone."),
+    ],
 )
 def test_a_worker_with_a_setting_that_makes_no_sense_does_not_start(project, one_sentence, setting, says):
     ran = project.umbel("-A", "proj", "worker", "-P", "solo", "--", setting)

@@ -13,24 +13,26 @@ from umbel.exceptions import ImproperlyConfigured, SecurityWarning
 from umbel.ids import node_format
 
 if TYPE_CHECKING:
+    from umbel.app import Umbel
     from umbel.config import FrozenSettings, Settings
 
-__all__ = ["check_lease", "open_log", "warn_of_root", "warn_of_what_is_not_built"]
+__all__ = ["check_settings", "open_log", "warn_of_root", "warn_of_what_is_not_built"]
 
 logger = logging.getLogger("celery.worker")
 
 
-def check_lease(conf: FrozenSettings) -> None:
-    """Refuse a lease that cannot be renewed in time.
+def check_settings(app: Umbel, conf: FrozenSettings) -> None:
+    """Refuse what would fail later, in tasks.
 
     Raises:
-        ImproperlyConfigured: it is so.
+        ImproperlyConfigured: a lease that cannot be renewed in time, or a time zone that does not exist.
     """
     if not 0 < conf.worker_lease_renewal < conf.worker_lease:
         raise ImproperlyConfigured(
             f"worker_lease_renewal ({conf.worker_lease_renewal:g} s) must be above 0 and below worker_lease ({conf.worker_lease:g} s), "
             "best a quarter of it: what is not renewed in time is run again elsewhere."
         )
+    _ = app.timezone
 
 
 def open_log(conf: FrozenSettings, level: int | str, file: str | None, *, node: str, color: bool | None) -> None:

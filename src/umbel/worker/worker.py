@@ -37,7 +37,7 @@ from umbel.worker.rate_limits import RateLimits
 from umbel.worker.recovery import find_parked, promote_delayed, recover_dead
 from umbel.worker.revoked import RevokedTasks
 from umbel.worker.shutdown import Shutdown
-from umbel.worker.start import check_lease, open_log, warn_of_root, warn_of_what_is_not_built
+from umbel.worker.start import check_settings, open_log, warn_of_root, warn_of_what_is_not_built
 from umbel.worker.watchdog import Facts, Watchdog
 
 __all__ = ["Worker"]
@@ -126,7 +126,7 @@ class Worker:
         signals.worker_init.send(sender=self)
         app.conf.update({name: value for name, value in self._settings.items() if value is not None})
         conf = self.conf = app.conf.snapshot()
-        check_lease(conf)
+        check_settings(app, conf)
         self.shutdown.patience = conf.worker_soft_shutdown_timeout
         open_log(conf, self.loglevel, self.logfile, node=self.hostname, color=False if self.no_color else None)
         app.finalize()
