@@ -1,8 +1,9 @@
-"""A Redis that flushes before it answers has every message that it acknowledged, though it is killed again and again."""
+"""What a Redis that loses its data, or is killed, costs: one that flushes before it answers has every message that it acknowledged."""
 
 import threading
 
 import pytest
+from tests.faults.conftest import faults_on
 from tests.processes import wait_for
 
 from umbel import Celery
@@ -42,3 +43,16 @@ def test_every_acknowledged_message_outlives_a_killed_redis_that_flushes_always(
         kept = client.lrange("celery", 0, -1)
         kept += [member.partition(b":")[2] for member in client.zrange("{celery}.delayed", 0, -1)]
     assert set(acknowledged) - {glance(raw).id for raw in kept} == set()
+
+
+def test_a_worker_whose_broker_lost_its_data_says_so_and_what_it_stops(private_redis, tmp_path):
+    place = faults_on(private_redis.url, private_redis.url, tmp_path)
+    with place.worker("-c", "1") as worker:
+        place.send("begins.apply_async((1, 30), task_id='long')")
+        wait_for(lambda: "begins 1" in place.lines(), 20, place.logs)
+        with redis.Redis(port=private_redis.port) as client:
+            client.flushall()
+        worker.waits_to_print("any more, though its lease had not ended: the broker's data was lost")
+        worker.waits_to_print(".begins[long].")
+        assert "were given to others" not in worker.log()
+        place.send("work.delay(7).get(timeout=20)")

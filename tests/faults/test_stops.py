@@ -1,6 +1,7 @@
 """Every way to stop a worker that runs tasks."""
 
 import os
+import re
 import signal
 
 import pytest
@@ -23,6 +24,7 @@ def test_one_interrupt_is_a_warm_stop_with_exit_code_1(on_file, pool):
         wait_for(lambda: not alive_in_session(worker.pid), 3)
     assert "1" in on_file.lines()
     assert "Hitting Ctrl+C again will initiate cold shutdown" in worker.log()
+    assert re.search(r"The stop waits for 1 task\(s\): \w+\.begins\[[-0-9a-f]{36}\]\.\n", worker.log()), worker.tail()
     assert "Traceback" not in worker.log(), worker.tail()
     assert "claimed=0, parked=0, dead=0" in on_file.depth()
 
@@ -40,6 +42,7 @@ def test_a_cold_stop_gives_what_runs_back_and_the_next_worker_runs_it(on_file, p
         assert worker.exit_code(5) == (1 if len(signals) == 2 else 0), worker.tail()
         wait_for(lambda: not alive_in_session(worker.pid), 3)
     assert "Traceback" not in worker.log(), worker.tail()
+    assert re.search(r"1 task\(s\) still ran\. .* no attempt is lost: \w+\.begins\w*\[[-0-9a-f]{36}\]\.\n", worker.log()), worker.tail()
     assert "ready=1, delayed=0, claimed=0, parked=0, dead=0" in on_file.depth()
     with on_file.worker("-P", pool, "-c", "1") as second:
         wait_for(lambda: on_file.times("begins 1") == 2, 20, on_file.logs)

@@ -73,7 +73,7 @@ class Link:
             self._failing.add(kind)
             self.away_since = boottime()
             logger.warning(
-                "consumer: Connection to %s lost. Trying to re-establish the connection... (Cannot %s: %s) Nothing is lost.",
+                "consumer: Connection to %s lost. Trying to re-establish the connection... (Cannot %s: %s) What runs goes on.",
                 self._server, kind, exc,
             )  # fmt: skip
             return

@@ -5,8 +5,9 @@ from __future__ import annotations
 import logging
 import os
 import shlex
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from datetime import timedelta
+from itertools import islice
 from typing import Any
 
 from msgspec import structs
@@ -25,14 +26,16 @@ from umbel.execution.request import context_of
 from umbel.execution.verdict import Lost, Refused, Request
 from umbel.pools.base import Death, signal_name
 from umbel.wire import message as wire
+from umbel.wire.saferepr import one_line
 from umbel.wire.size import limit_of
 
-__all__ = ["Reporter"]
+__all__ = ["Reporter", "named"]
 
 consumer = logging.getLogger("celery.worker.consumer")
 logger = logging.getLogger("celery.worker.request")
 
 BURIED = "It is kept as a dead letter: `{show}` shows it."
+MOST_NAMED = 20  # tasks in one line
 LONGEST_TRACEBACK = 20_000  # characters of it that a letter keeps, the last ones
 
 
@@ -175,6 +178,13 @@ class Reporter:
     def _of_state(self, request: Request, state: str, result: Any, traceback: str | None = None) -> Record:
         meta = self._documents.write_surely(self._context(request), state, result, traceback)
         return self._record(request.glance.id, state, meta, request.delivery.fence)
+
+
+def named(requests: Collection[Request]) -> str:
+    """Name tasks in one line of the log: all of a few, the first of many."""
+    shown = [f"{request.glance.task}[{request.glance.id}]" for request in islice(requests, MOST_NAMED)]
+    more = len(requests) - len(shown)
+    return one_line(", ".join(shown)) + (f" and {more} more" if more else "")
 
 
 def seconds(value: float | timedelta | None) -> float | None:

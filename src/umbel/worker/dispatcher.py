@@ -13,7 +13,7 @@ from umbel import signals, states
 from umbel.broker import Broker, Delivery, Evidence, Item, Revocation, Settlement, Verb
 from umbel.exceptions import OperationalError
 from umbel.execution.outcome import Action, Outcome
-from umbel.execution.report import Reporter
+from umbel.execution.report import Reporter, named
 from umbel.execution.settle import Settler
 from umbel.execution.verdict import Postponed, Refused, Request, Void, admit, void
 from umbel.pools.base import Death, Pool, Slot, ended
@@ -316,22 +316,24 @@ class Dispatcher:
         if self._preparing:
             await asyncio.wait(self._preparing)
         self._endings.give_back(self._inflight.take_waiting())
+        if self.running:
+            logger.info("The stop waits for %d task(s): %s.", len(self.running), named(self.running))
         await self._pool.finish()
-        ran = [request for request, _ in self._inflight.sent.values()]
+        ran = self.running
         self._endings.failed([request for request in ran if request.acked], "The worker was told to stop and ended the task.")
         self._endings.give_back([request for request in ran if not request.acked])
         self._endings.give_back(self._inflight.clear())
 
     def end(self) -> None:
         """End what runs, for good: `drain` gives it back."""
-        if self.running:
-            logger.warning("%d task(s) still ran. They are ended and given back; no attempt is lost.", self.running)
+        if ran := self.running:
+            logger.warning("%d task(s) still ran. They are ended and given back; no attempt is lost: %s.", len(ran), named(ran))
         self._pool.end()
 
     @property
-    def running(self) -> int:
-        """How many requests are with the pool."""
-        return len(self._inflight.sent)
+    def running(self) -> list[Request]:
+        """The requests that are with the pool."""
+        return [request for request, _ in self._inflight.sent.values()]
 
     @property
     def free(self) -> bool:

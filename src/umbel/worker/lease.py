@@ -30,6 +30,7 @@ class Lease:
         self.queues, self.lease, self._renewal = tuple(queues), lease, renewal
         self._on_lost = on_lost
         self._until = 0.0
+        self._early = False  # did the broker not know us before our deadline?
         self.owner = ""
         self._joining = ""
         self.link = Link("broker", connected=False)
@@ -67,7 +68,7 @@ class Lease:
         """
         if self.unbroken_since is None or (asked >= self._until and not self.kept):
             self.unbroken_since = asked
-        self._until = asked + self.lease
+        self._until, self._early = asked + self.lease, False
 
     def _join(self, owner: str) -> None:
         self._broker.join(owner, self.queues, lease=self.lease)
@@ -90,10 +91,7 @@ class Lease:
                 if await self._in_thread(self._ask):
                     self._granted(asked)
                     return True
-                logger.error(
-                    "The lease of %s lapsed and its tasks were given to others (it was stopped or cut off for more than %g s). "
-                    "What runs here is stopped; joining again.", self._node, self.lease,
-                )  # fmt: skip
+                self._say_lost()
                 self._until = 0.0
                 self._on_lost()
             await self.join()
@@ -104,8 +102,21 @@ class Lease:
             return False
         return True
 
+    def _say_lost(self) -> None:
+        if self._early or self.held():  # only a reply that came before the deadline says so: we may have stood still
+            logger.error(
+                "The broker does not know %s any more, though its lease had not ended: the broker's data was lost (or its clock was set "
+                "forward). If so, messages that waited there are gone, too. What runs here is stopped; joining again.", self._node,
+            )  # fmt: skip
+            return
+        logger.error(
+            "The lease of %s lapsed and its tasks were given to others (it was stopped or cut off for more than %g s). "
+            "What runs here is stopped; joining again.", self._node, self.lease,
+        )  # fmt: skip
+
     def lost(self) -> None:
         """Renew now: a claim was refused because the owner is not in the table."""
+        self._early = self._early or self.held()
         self._until = 0.0
         self._renew_now.set()
 

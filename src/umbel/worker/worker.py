@@ -20,7 +20,7 @@ from umbel.app import Umbel
 from umbel.backend import ResultBackend
 from umbel.connections import base_dir
 from umbel.exceptions import ImproperlyConfigured, NotSupported, OperationalError
-from umbel.execution.report import Reporter
+from umbel.execution.report import Reporter, named
 from umbel.execution.runner import TaskRunner
 from umbel.execution.settle import Settler
 from umbel.ids import nodename
@@ -322,6 +322,8 @@ class Worker:
     def _lost(self) -> None:
         """Stop what runs and forget what was claimed: it is others' now."""
         dispatcher, settler, fetcher = self._parts
+        if ran := dispatcher.running:
+            logger.error("Stopped, with the lease: %s.", named(ran))
         settler.drop()  # before the dispatcher says what must be written even so
         dispatcher.forget()
         fetcher.forget()
