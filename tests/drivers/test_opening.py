@@ -42,6 +42,13 @@ def test_planned_drivers_say_that_they_are_not_built_yet(url):
         open_broker(url)
 
 
+@pytest.mark.parametrize("url", ["django-db", "django-cache", "db+postgresql://me:secret@host/x", "cache+memcached://x", "mongodb://x"])
+def test_backends_of_celery_say_that_they_are_not_built_yet(url):
+    with pytest.raises(NotSupported, match=r"is not built yet\. Known: cache\+memory, memory, redis") as caught:
+        open_backend(url)
+    assert "secret" not in str(caught.value)
+
+
 def test_a_missing_package_is_named_with_its_remedy(monkeypatch):
     for name in [name for name in sys.modules if name.startswith("umbel.drivers.redis")]:
         monkeypatch.delitem(sys.modules, name)

@@ -44,6 +44,11 @@ PLANNED = {
     "sentinel": "Redis Sentinel",
 }
 
+BACKENDS_OF_CELERY = frozenset(
+    {"arangodb", "azureblockblob", "cache", "cassandra", "consul", "cosmosdbsql", "couchbase", "couchdb", "database", "db", "django-cache",
+     "django-db", "dynamodb", "elasticsearch", "file", "filesystem", "gcs", "memcache", "mongodb", "s3"}
+)  # fmt: skip
+
 
 def open_broker(
     url: str,
@@ -91,6 +96,12 @@ def open_backend(
         from umbel.drivers.disabled import DisabledBackend
 
         return DisabledBackend()
+    scheme = url.partition(":")[0].lower()
+    if scheme not in BACKENDS and scheme.partition("+")[0] in BACKENDS_OF_CELERY:
+        raise NotSupported(
+            f"The result backend {scheme!r} is not built yet. Known: {', '.join(sorted(BACKENDS))}. In a file: "
+            "sqlite:////absolute/path/umbel.sqlite3."
+        )
     scheme = scheme_of(url, "result backend")
     driver = find(scheme, url, BACKENDS, "result backend")
     make = load(driver, scheme, driver.backend)
