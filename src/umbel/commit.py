@@ -5,9 +5,10 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
+from umbel import states
 from umbel.exceptions import EncodeError, ImproperlyConfigured
 from umbel.ids import uuid
-from umbel.result import AsyncResult
+from umbel.result import AsyncResult, EagerResult
 from umbel.wire.serializers import encode
 
 if TYPE_CHECKING:
@@ -37,15 +38,26 @@ def on_commit(
     except EncodeError as exc:
         raise EncodeError(f"The arguments of {task.name} cannot be sent: {exc}") from exc
     options["task_id"] = options.get("task_id") or uuid()
-    sent: list[AsyncResult[Any]] = []
+    result = pending_result(task, options)
+
+    def send() -> None:
+        sent = task.apply_async(args, kwargs, **options)
+        if isinstance(result, EagerResult) and isinstance(sent, EagerResult):
+            result.take_over(sent)
+
     try:
-        transaction.on_commit(lambda: sent.append(task.apply_async(args, kwargs, **options)), using=using)
+        transaction.on_commit(send, using=using)
     except DjangoUnconfigured as exc:
         raise ImproperlyConfigured(
             f"{task.name}: sending on commit needs Django's settings. Set DJANGO_SETTINGS_MODULE, or use delay(). Django says: {exc}",
         ) from exc
-    if sent:
-        return sent[0]
+    return result
+
+
+def pending_result(task: Task[..., Any], options: Mapping[str, Any]) -> AsyncResult[Any]:
+    """Return the result of a call that will be sent, or, with `task_always_eager`, run here."""
+    if task.app.conf.task_always_eager:
+        return EagerResult(options["task_id"], None, states.PENDING, name=task.name)
     result: AsyncResult[Any] = AsyncResult(options["task_id"], app=task.app, task_name=task.name)
     ignore = options.get("ignore_result")
     result.ignored = bool(task.ignore_result if ignore is None else ignore)

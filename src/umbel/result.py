@@ -350,6 +350,7 @@ class EagerResult(AsyncResult[R]):
         del timeout, kwargs
         if disable_sync_subtasks:
             assert_will_not_block()
+        self._refuse_to_wait()
         return self._answer(propagate)
 
     wait = get  # type: ignore[assignment]
@@ -357,7 +358,19 @@ class EagerResult(AsyncResult[R]):
     async def aget(self, timeout: float | None = None, propagate: bool = True) -> R:  # noqa: ASYNC109 - as get()
         """Return the value or raise the exception."""
         del timeout
+        self._refuse_to_wait()
         return self._answer(propagate)
+
+    def take_over(self, ran: EagerResult[R]) -> None:
+        """Take over what became of a call that ran after this result was returned."""
+        self._meta = ran._known()
+
+    def _refuse_to_wait(self) -> None:
+        if self.state == states.PENDING:
+            raise RuntimeError(
+                f"{self._task_name}[{self.id}] has not run: with task_always_eager it runs when the transaction commits, here. "
+                "Ask after that; in a TestCase of Django that is captureOnCommitCallbacks(execute=True)."
+            )
 
     def forget(self) -> None:
         """Nothing is stored."""

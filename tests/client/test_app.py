@@ -232,6 +232,27 @@ def test_on_commit_sends_once_after_the_commit_and_nothing_after_a_rollback(pyth
     ) == ["0 36", "1", "1", "2", "TypeError", "EncodeError", "Asia/Shanghai DjangoTask True"]
 
 
+def test_an_eager_call_on_commit_runs_at_the_commit_and_its_result_is_there_then(python):
+    assert python(
+        DJANGO
+        + textwrap.dedent(
+            """
+            app.conf.task_always_eager = True
+            @app.task
+            def double(x): return 2 * x
+            with transaction.atomic():
+                result = double.delay_on_commit(21)
+                print(result.state, result.ready())
+                try:
+                    result.get(timeout=1)
+                except RuntimeError as exc:
+                    print(str(exc).partition("] ")[2].partition(",")[0])
+            print(result.state, result.get(timeout=1), double.delay_on_commit(1).get(timeout=1), ready())
+            """
+        )
+    ) == ["PENDING False", "has not run: with task_always_eager it runs when the transaction commits", "SUCCESS 42 2 0"]
+
+
 def test_overridden_settings_count_at_the_next_call(python):
     assert python(
         DJANGO
