@@ -8,6 +8,8 @@ from __future__ import annotations
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
+from umbel.later import IN_PACKAGE, told
+
 if TYPE_CHECKING:
     from umbel import states
     from umbel.app import Celery, Umbel
@@ -36,6 +38,8 @@ def __getattr__(name: str) -> Any:
     """Import a public name at its first use."""
     if name in _MODULES:
         return import_module(f"umbel.{name}")
+    if name in IN_PACKAGE:
+        raise ImportError(told(f"umbel.{name}", IN_PACKAGE[name]), name=f"umbel.{name}")  # of an AttributeError an import drops the text
     if name not in _PLACES:
         raise AttributeError(f"umbel has no {name!r}. Public: {', '.join(__all__)}.")
     value = globals()[name] = getattr(import_module(_PLACES[name]), name)

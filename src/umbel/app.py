@@ -17,6 +17,7 @@ from umbel.current import all_apps, default_app, get_current_task, known_app, re
 from umbel.discovery import import_related
 from umbel.eager import call_eagerly
 from umbel.exceptions import AlwaysEagerIgnored, NotSupported
+from umbel.later import EVENTS, PERIODIC, WORKFLOWS, Later
 from umbel.registry import TaskRegistry
 from umbel.result import AsyncResult
 from umbel.shared import BoundDecorator, Decorator, add_task, build_task, decorated, gen_task_name, shared_tasks
@@ -57,6 +58,9 @@ class Umbel(ConfiguredApp):
 
     task_cls: type[BaseTask[..., Any]] | str | None = None
     builtin_fixups: tuple[str, ...] = (DJANGO_FIXUP,)
+
+    signature, GroupResult, ResultSet = Later(WORKFLOWS), Later(WORKFLOWS), Later(WORKFLOWS)
+    add_periodic_task, Beat, events = Later(PERIODIC), Later(PERIODIC), Later(EVENTS)
 
     def __init__(
         self,

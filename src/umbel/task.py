@@ -12,6 +12,7 @@ from umbel.backend import Record
 from umbel.commit import on_commit
 from umbel.context import Context
 from umbel.current import all_apps, current_frame, get_current_app, pop_frame, push_frame, request_of
+from umbel.later import WORKFLOWS, Later
 from umbel.meta import build_meta, encode_meta
 from umbel.result import AsyncResult, EagerResult
 from umbel.retry import RetryPolicy
@@ -99,6 +100,10 @@ class Task(Generic[P, R]):
 
     MaxRetriesExceededError: ClassVar[type[Exception]] = exceptions.MaxRetriesExceededError
     OperationalError: ClassVar[type[Exception]] = exceptions.OperationalError
+
+    s, si, signature, subtask = Later(WORKFLOWS), Later(WORKFLOWS), Later(WORKFLOWS), Later(WORKFLOWS)
+    map, starmap, chunks = Later(WORKFLOWS), Later(WORKFLOWS), Later(WORKFLOWS)
+    replace, add_to_chord = Later(WORKFLOWS), Later(WORKFLOWS)
 
     _bound = True  # does `run` take the task as its first argument? In a class it does so by itself.
     _arity: Arity | None = None

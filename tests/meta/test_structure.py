@@ -15,7 +15,7 @@ SOURCE = ROOT / "src" / "umbel"
 ROWS = [
     {
         "exceptions", "states", "clock", "ids", "config", "config_sources", "config_values", "settings_table",
-        "retry", "routing", "signals", "logs", "moments",
+        "retry", "routing", "signals", "logs", "moments", "later",
     },
     {"wire"},
     {"broker", "backend", "bus", "leases"},
