@@ -22,7 +22,7 @@ def shown(**more):
         ".> transport:   redis://127.0.0.1:6379/0",
         ".> results:     redis://127.0.0.1:6379/1",
         ".> concurrency: 2 (solo)",
-        ".> task events: OFF (enable -E to monitor tasks in this worker)",
+        ".> task events: OFF (not built yet)",
         "                .> celery           exchange=celery(direct) key=celery",
     ],
 )

@@ -25,7 +25,7 @@ def test_a_dead_letter_says_which_line_broke_the_process_or_that_it_was_killed_f
     assert "in reads_address_zero" in broken, broken
     assert "in reads_address_zero" in worker.log()
     assert "signal 9 (SIGKILL), peak memory " in killed
-    assert "killed from outside, no traceback" in killed
+    assert "no traceback, as SIGKILL leaves none" in killed
 
 
 def test_the_peak_memory_of_a_dead_child_is_told(on_file):

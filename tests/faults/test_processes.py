@@ -88,6 +88,7 @@ def test_children_that_cannot_start_do_not_spin_and_the_worker_still_stops(on_fi
         assert time.monotonic() - began > 1.5
         stop(worker)
     assert "exitcode 3" in worker.log()
+    assert "died before its first task. Look at what runs at its start: receivers of worker_process_init." in worker.log()
     assert "ready=1, delayed=0, claimed=0" in on_file.depth()
 
 

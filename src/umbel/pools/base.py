@@ -51,7 +51,7 @@ class Death:
         if self.traceback:
             said.append(f"last traceback:\n{self.traceback}")
         elif self.status == signal.SIGKILL:
-            said.append("killed from outside, no traceback")  # by the kernel for want of memory, or by somebody
+            said.append("no traceback, as SIGKILL leaves none")  # by the kernel for want of memory, by somebody, or by the task itself
         return ", ".join(said)
 
 

@@ -236,6 +236,10 @@ class ChildPool(Pool):
         berth.reset()
         for tag in by_us:
             self._listener.on_ended(tag, traceback)
+        if broken:
+            logger.error(
+                "The process %d died before its first task. Look at what runs at its start: receivers of worker_process_init.", pid
+            )
         if not expected:
             vague, ours = self._on_loop, bool(by_us)
             if not (vague or alone):

@@ -37,7 +37,6 @@ def banner(
     queues: Iterable[Queue | str],
     tasks: Iterable[str] = (),
     show_tasks: bool = False,
-    task_events: bool = False,
     color: bool = False,
     notes: Sequence[str] = (),
     platform: str = "",
@@ -58,7 +57,6 @@ def banner(
         queues: what is consumed; a name alone is a queue on a direct exchange of that name.
         tasks: names of the known tasks.
         show_tasks: list them.
-        task_events: whether events of tasks are sent.
         color: colour the flower and the headings.
         notes: names of settings that are set and change nothing.
         platform: the operating system, for the line below the first.
@@ -72,7 +70,7 @@ def banner(
         ("transport", _address(transport, base_dir)),
         ("results", _address(results or "disabled://", base_dir)),
         ("concurrency", f"{concurrency} ({pool})"),
-        ("task events", "ON" if task_events else "OFF (enable -E to monitor tasks in this worker)"),
+        ("task events", "OFF (not built yet)"),
     )
     lines = [""]
     lines += [paint(CYAN, left) + right for left, right in zip(FLOWER, head, strict=True)]
