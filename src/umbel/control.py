@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import signal as signals
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from datetime import timedelta
 from typing import TYPE_CHECKING, Any, NoReturn
 
@@ -45,8 +45,11 @@ class Control:
         Raises:
             BrokerUnavailable: some ids may not be revoked; to repeat the call is safe.
             ValueError: there is no such signal, or an id cannot be one.
+            TypeError: there is no id.
         """
         del destination, kwargs
+        if not isinstance(task_id, Iterable):
+            raise TypeError(f"{saferepr(task_id, 60)} is no id of a task. Give the id as text, such as result.id, or a list of them.")
         ids = [task_id] if isinstance(task_id, str) else [str(each) for each in task_id]
         strange = next((each for each in ids if not is_name(each)), None)
         if strange is not None:
@@ -70,7 +73,7 @@ class Control:
 
 
 def signal_name(signal: str | int | None) -> str:
-    """Return the name of a signal: of `TERM`, `SIGTERM`, 15 or None this is `SIGTERM`.
+    """Return the name of a signal: of `TERM`, `SIGTERM`, 15, `"15"` or None this is `SIGTERM`.
 
     Raises:
         ValueError: there is no such signal.
@@ -78,9 +81,9 @@ def signal_name(signal: str | int | None) -> str:
     if signal is None:
         return "SIGTERM"
     try:
-        if isinstance(signal, int):
-            return signals.Signals(signal).name
-        word = signal.upper()
+        word = str(signal).upper()
+        if isinstance(signal, int) or word.isdecimal():
+            return signals.Signals(int(signal)).name
         return signals.Signals[word if word.startswith("SIG") else f"SIG{word}"].name
     except (KeyError, ValueError):
         raise ValueError(f"There is no signal {signal!r} on this system. Give a name or number, for example SIGTERM or SIGKILL.") from None

@@ -9,6 +9,8 @@ __all__ = ["Moment", "moment"]
 
 MOST_NEGATIVE = -(2**31)  # seconds; Celery refuses what is further in the past
 
+WAYS = "Give seconds from now as a number, a timedelta, a datetime, or the text of one, such as 2030-01-31T12:00:00+00:00."
+
 
 class Moment(NamedTuple):
     """One point in time."""
@@ -28,6 +30,7 @@ def moment(value: float | str | datetime | timedelta, now: float, zone: tzinfo) 
 
     Raises:
         ValueError: it is out of range, or not a time.
+        TypeError: it is of another type.
     """
     if isinstance(value, timedelta):
         value = value.total_seconds()
@@ -39,7 +42,12 @@ def moment(value: float | str | datetime | timedelta, now: float, zone: tzinfo) 
         except (ValueError, OverflowError) as exc:
             raise ValueError(f"A time {value} s from now cannot be written: {exc}. The last year is 9999.") from exc
     if isinstance(value, str):
-        when, text = datetime.fromisoformat(value), value
-    else:
+        try:
+            when, text = datetime.fromisoformat(value), value
+        except ValueError:
+            raise ValueError(f"{value!r} is not a time. {WAYS}") from None
+    elif isinstance(value, datetime):
         when, text = value, value.isoformat()
+    else:
+        raise TypeError(f"{value!r} is not a time. {WAYS}")
     return Moment(text, (when if when.tzinfo else when.replace(tzinfo=UTC)).timestamp())

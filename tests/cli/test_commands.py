@@ -268,6 +268,8 @@ def test_tasks_are_revoked_and_terminated_by_their_ids(project):
     [
         ("worker_lease_renewal=0", "above 0 and below worker_lease (10 s)"),
         ("worker_watchdog_timeout=-1", "It must be 0 or more seconds"),
+        ("task_default_rate_limit=abc", "task_default_rate_limit: 'abc' is not a rate limit. Write '10/s'"),
+        ("task_default_rate_limit=10/d", "task_default_rate_limit: '10/d' is not a rate limit."),
         ("timezone=Mars/Base", "timezone is 'Mars/Base', and this system knows no such time zone."),
         ("timezone=Europe", "timezone is 'Europe', and this system knows no such time zone."),
     ],

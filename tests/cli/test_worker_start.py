@@ -95,6 +95,11 @@ def test_the_log_has_the_command_that_shows_each_message_that_was_put_away(proje
         assert "our mail" in ran.stdout
 
 
+def test_a_soft_limit_behind_the_hard_one_is_refused(project, one_sentence):
+    said = one_sentence(project.umbel("-A", "proj", "worker", "--time-limit", "1", "--soft-time-limit", "5"), 1)
+    assert "task_soft_time_limit (5 s) must not be above task_time_limit (1 s)" in said
+
+
 @pytest.mark.parametrize("words", ["worker", "dead list", "call x", "queues", "result x", "control revoke x"])
 def test_who_names_no_app_is_told_to(folder, one_sentence, words):
     said = one_sentence(folder.umbel(*words.split()), 2)

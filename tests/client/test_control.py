@@ -28,7 +28,7 @@ def test_one_id_or_many_are_revoked(app):
     assert listed(app) == {"a": "", "b": "", "c": "", "d": ""}
 
 
-@pytest.mark.parametrize("name", ["SIGKILL", "kill", 9, signal.SIGKILL])
+@pytest.mark.parametrize("name", ["SIGKILL", "kill", 9, "9", signal.SIGKILL])
 def test_a_signal_is_a_name_or_a_number(app, name):
     app.control.revoke("a", terminate=True, signal=name)
     assert listed(app) == {"a": "SIGKILL"}
@@ -39,6 +39,18 @@ def test_terminating_takes_sigterm_unless_told_otherwise(app):
     app.AsyncResult("b").revoke(terminate=True)
     app.control.revoke("c", signal="SIGKILL")
     assert listed(app) == {"a": "SIGTERM", "b": "SIGTERM", "c": ""}
+
+
+@pytest.mark.parametrize("wrong", [None, 7])
+def test_what_is_no_id_is_refused_in_a_sentence(app, wrong):
+    with pytest.raises(TypeError, match=f"{wrong} is no id of a task. Give the id as text"):
+        app.control.revoke(wrong)
+
+
+@pytest.mark.parametrize("wrong", [1.5, "1000", 1000, ""])
+def test_what_is_no_signal_is_refused_in_a_sentence(app, wrong):
+    with pytest.raises(ValueError, match=f"There is no signal {wrong!r} on this system"):
+        app.control.revoke("a", terminate=True, signal=wrong)
 
 
 def test_a_signal_that_is_not_there_is_an_error(app):

@@ -185,6 +185,8 @@ def test_no_log_and_nothing_stored_shows_a_password(locked_redis, tmp_path):
             command.exit_code(60)
             assert command.log()
             clean(command.log())
+        assert "answered: " in commands[2].log()
+        assert "does not answer" not in commands[2].log()
     env = hostile.env
     done = subprocess.run([sys.executable, "-c", CALLS], cwd=tmp_path, env=env, capture_output=True, text=True, check=False, timeout=60)
     assert done.returncode != 0

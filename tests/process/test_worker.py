@@ -28,7 +28,7 @@ def test_every_pool_runs_functions_and_coroutines_and_keeps_their_results(ledger
     lines = said.splitlines()
     assert lines[0] == "True 2"
     assert lines[1] == "ValueError('kaput') FAILURE"
-    assert lines[2].startswith("EncodeError(")
+    assert lines[2].startswith("EncodeError('What ledger_app.unwritable returned cannot be stored. A value cannot be written as JSON: ")
     assert lines[3] == "SystemExit(3) FAILURE"
     assert lines[4] == "Never call result.get() within a task!"
     assert ledger.numbers() == set(range(41)) | {1}

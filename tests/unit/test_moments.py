@@ -1,3 +1,4 @@
+import re
 from datetime import UTC, datetime, timedelta
 from zoneinfo import ZoneInfo
 
@@ -28,6 +29,12 @@ def test_a_time_may_be_said_in_many_ways(value, at):
 @pytest.mark.parametrize("value", [1e12, 1e300, float("inf"), float("nan"), timedelta.max])
 def test_a_time_after_the_last_year_is_refused_in_a_sentence(value):
     with pytest.raises(ValueError, match=r"A time .* s from now cannot be written: .* The last year is 9999\."):
+        moment(value, NOW, UTC)
+
+
+@pytest.mark.parametrize(("value", "error"), [("5", ValueError), ("soon", ValueError), ([5], TypeError)])
+def test_what_is_no_time_is_refused_with_what_is_one(value, error):
+    with pytest.raises(error, match=re.escape(f"{value!r} is not a time. Give seconds from now as a number")):
         moment(value, NOW, UTC)
 
 

@@ -47,7 +47,7 @@ def test_a_rate_is_the_time_between_two_starts(rate, seconds):
 
 @pytest.mark.parametrize("rate", ["often", "10/d", "-1/s", -1, "nan", "1/s/s", "/s", "inf"])
 def test_what_is_no_rate_is_an_error(rate):
-    with pytest.raises(ValueError, match=r"could not convert|is not a rate limit"):
+    with pytest.raises(ValueError, match="is not a rate limit"):
         interval_of(rate)
 
 

@@ -5,6 +5,7 @@ import gzip
 import lzma
 import os
 import pickle
+import sys
 import zlib
 from contextlib import suppress
 from datetime import datetime
@@ -100,6 +101,13 @@ def test_what_a_serializer_cannot_write_is_an_encode_error(name, value):
 def test_random_bytes_are_read_or_refused(body, content_type, content_encoding):
     with suppress(DecodeError):
         decode(body, content_type, content_encoding, ALL)
+
+
+def test_yaml_without_its_package_says_what_to_install(monkeypatch):
+    monkeypatch.setitem(sys.modules, "yaml", None)
+    for call in (lambda: encode("yaml", [1]), lambda: decode(b"[1]", "application/x-yaml", "utf-8", ALL)):
+        with pytest.raises(SerializerNotInstalled, match=r"pip install 'umbel\[yaml\]'"):
+            call()
 
 
 @pytest.mark.parametrize("body", [b"[" * 100_000, b"!!python/object/apply:os.getcwd []", b"a: 2024-99-99", b"{[1]: 2}"])

@@ -19,7 +19,7 @@ IDS = click.Argument(["ids"], nargs=-1, required=True, metavar="ID...")
 def signal_of(_: click.Context, __: click.Parameter, value: str) -> str:
     """Understand a signal's name or number."""
     try:
-        return signal_name(int(value) if value.isdigit() else value)
+        return signal_name(value)
     except ValueError as exc:
         raise click.BadParameter(str(exc)) from None
 

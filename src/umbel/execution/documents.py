@@ -31,12 +31,16 @@ class Documents:
         Raises:
             EncodeError: the result cannot be written, or is too large.
         """
-        return self._write(request, state, result, traceback, extended=self._extended)
+        try:
+            return self._write(request, state, result, traceback, extended=self._extended)
+        except EncodeError as exc:
+            exc.args = (f"What {request.task} returned cannot be stored. {exc}",)
+            raise
 
     def write_surely(self, request: Context, state: str, result: Any, traceback: str | None = None) -> bytes:
         """Do the same and leave out what cannot be written: whoever waits for this task must hear how it ended."""
         try:
-            return self.write(request, state, result, traceback)
+            return self._write(request, state, result, traceback, extended=self._extended)
         except EncodeError as exc:
             short = traceback and traceback[-KEPT:]
             told = EncodeError(f"{one_line(saferepr(result))} cannot be stored. {one_line(exc)}")

@@ -55,9 +55,9 @@ def dumps(obj: Any) -> str:
     try:
         return _write(obj)
     except RecursionError as exc:
-        raise EncodeError(f"A {type(obj).__name__} contains itself or nests too deeply for JSON. Send flatter values.") from exc
+        raise EncodeError("A value contains itself or nests too deeply for JSON. Send flatter values.") from exc
     except (TypeError, ValueError) as exc:
-        raise EncodeError(f"A {type(obj).__name__} cannot be written as JSON: {exc}") from exc
+        raise EncodeError(f"A value cannot be written as JSON: {exc}") from exc
 
 
 def loads(data: bytes | str) -> Any:

@@ -89,10 +89,10 @@ def encode(name: str | None, obj: Any) -> tuple[str, str, bytes]:
         raise SerializerNotInstalled(f"No serializer called {name!r}. Known: {', '.join(sorted(_BY_NAME))}.")
     try:
         body = serializer.encoder(obj)
-    except EncodeError:
+    except (EncodeError, SerializerNotInstalled):
         raise
     except Exception as exc:  # pickling runs methods of the user's objects
-        raise EncodeError(f"A {type(obj).__name__} cannot be written as {name}: {exc}") from exc
+        raise EncodeError(f"A value cannot be written as {name}: {exc}") from exc
     if isinstance(body, str):
         body = body.encode("utf-8" if serializer.content_encoding == "binary" else serializer.content_encoding)
     return serializer.content_type, serializer.content_encoding, body
@@ -134,7 +134,7 @@ def _decode_other(body: bytes, content_type: str, content_encoding: str) -> Any:
         raise DecodeError(f"Content type {content_type!r} is accepted but no serializer reads it. Call register() for it.")
     try:
         return serializer.decoder(body if serializer.content_encoding == "binary" else _text(body, content_encoding))
-    except DecodeError:
+    except (DecodeError, SerializerNotInstalled):
         raise
     except Exception as exc:  # whatever the bytes made it do
         raise DecodeError(f"A body of {len(body)} bytes is not valid {serializer.name}: {exc}") from exc
@@ -171,13 +171,20 @@ def _pickle(obj: Any) -> bytes:
     return pickle.dumps(obj, protocol=PICKLE_PROTOCOL)
 
 
+def _yaml() -> Any:
+    try:
+        return importlib.import_module("yaml")
+    except ModuleNotFoundError as exc:
+        raise SerializerNotInstalled("YAML needs a package that is not installed (PyYAML). Run: pip install 'umbel[yaml]'.") from exc
+
+
 def _to_yaml(obj: Any) -> str:
-    text: str = importlib.import_module("yaml").safe_dump(obj)
+    text: str = _yaml().safe_dump(obj)
     return text
 
 
 def _from_yaml(text: str) -> Any:
-    yaml = importlib.import_module("yaml")
+    yaml = _yaml()
     loader = yaml.SafeLoader(text)
     try:
         root = loader.get_single_node()

@@ -7,6 +7,7 @@ delayed messages of the broker, so that the messages behind it can be claimed. A
 
 from __future__ import annotations
 
+import contextlib
 import math
 from collections import deque
 from collections.abc import Callable, Mapping
@@ -34,9 +35,11 @@ def interval_of(rate: str | float | None) -> float | None:
     Raises:
         ValueError: it is not a rate.
     """
+    per_second = math.nan
     if isinstance(rate, str):
         number, _, unit = rate.partition("/")
-        per_second = float(number) / UNITS[unit.strip() or "s"] if (unit.strip() or "s") in UNITS else math.nan
+        with contextlib.suppress(ValueError, KeyError):
+            per_second = float(number) / UNITS[unit.strip() or "s"]
     else:
         per_second = float(rate or 0)
     if not 0 <= per_second < math.inf:
@@ -93,7 +96,8 @@ class RateLimits:
             try:
                 self._bucket(task)
             except ValueError as exc:
-                raise ImproperlyConfigured(f"rate_limit of {task.name}: {exc}") from exc
+                of_all = task.rate_limit == task.app.conf.task_default_rate_limit
+                raise ImproperlyConfigured(f"{'task_default_rate_limit' if of_all else f'rate_limit of {task.name}'}: {exc}") from exc
 
     def _bucket(self, task: Task[..., Any]) -> Bucket | None:
         """Return the bucket of *task*, by the limit that it has now."""

@@ -25,12 +25,18 @@ def check_settings(app: Umbel, conf: FrozenSettings) -> None:
     """Refuse what would fail later, in tasks.
 
     Raises:
-        ImproperlyConfigured: a lease that cannot be renewed in time, or a time zone that does not exist.
+        ImproperlyConfigured: a lease that cannot be renewed in time, a soft limit behind the hard one, or a time zone that does not exist.
     """
     if not 0 < conf.worker_lease_renewal < conf.worker_lease:
         raise ImproperlyConfigured(
             f"worker_lease_renewal ({conf.worker_lease_renewal:g} s) must be above 0 and below worker_lease ({conf.worker_lease:g} s), "
             "best a quarter of it: what is not renewed in time is run again elsewhere."
+        )
+    hard, soft = conf.task_time_limit, conf.task_soft_time_limit
+    if hard and soft and soft > hard:
+        raise ImproperlyConfigured(
+            f"task_soft_time_limit ({soft:g} s) must not be above task_time_limit ({hard:g} s): the task would be ended before its "
+            "soft limit. Raise task_time_limit (--time-limit), or lower the other (--soft-time-limit)."
         )
     _ = app.timezone
 

@@ -126,10 +126,12 @@ class Client:
             else:
                 connection.connect()
         except FAULTS as exc:
-            reason = self._said(exc)
+            reason, answered = self._said(exc), isinstance(exc, (ResponseError, AuthenticationError, BusyLoadingError))
             raise BrokerUnavailable(
-                f"Redis at {self.url} does not answer: {reason}. Check that it runs and that the URL is right.",
-                unreachable=not isinstance(exc, (ResponseError, AuthenticationError, BusyLoadingError)),  # those are answers
+                f"Redis at {self.url} answered: {reason}."
+                if answered
+                else f"Redis at {self.url} does not answer: {reason}. Check that it runs and that the URL is right.",
+                unreachable=not answered,
             ) from harmless(exc, reason)
         finally:
             del connection.read_response
