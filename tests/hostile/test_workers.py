@@ -234,10 +234,8 @@ def test_an_outcome_that_is_too_large_or_cannot_be_written_is_a_failure_that_say
         said = hostile.script(OUTCOMES).splitlines()
         worker.send(signal.SIGTERM)
         assert worker.exit_code() == 0, worker.tail()
-    assert re.match(
-        r"EncodeError: What hostile_app.large returned cannot be stored. The result document of .* has 2097\d+ bytes; result_max_size allows 8388608\. Put large data",
-        said[0],
-    )
+    assert said[0].startswith("EncodeError: What hostile_app.large returned cannot be stored. The result document of ")
+    assert re.search(r" has 2097\d+ bytes; result_max_size allows 8388608\. Put large data", said[0])
     assert "result_max_size" in said[1]
     assert "ValueError('xxx" in said[2]
     assert "result_max_size" in said[2]
