@@ -191,6 +191,7 @@ def test_a_result_backend_that_was_away_gets_what_it_missed(private_redis, tmp_p
         faults = faults_on(f"sqlite:///{tmp_path}/umbel.sqlite3", proxy.url, tmp_path)
         results = Celery("probes", broker=f"sqlite:///{tmp_path}/umbel.sqlite3", backend=private_redis.url)
         with faults.worker("-c", "1") as worker:
+            worker.waits_to_print("ready.")
             for number in range(1, FEW + 1):
                 proxy.refuse(True)
                 proxy.cut()
