@@ -27,7 +27,8 @@ class Result(APIView):
 
     def get(self, request, task_id):
         result = AsyncResult(str(task_id))
-        answer = {"task_id": result.id, "state": result.state, "ready": result.ready()}
+        # What is final stays: asked in this order, an answer that is ready has the final state.
+        answer = {"task_id": result.id, "ready": result.ready(), "state": result.state}
         value = result.result
         answer["result"] = repr(value) if isinstance(value, BaseException) else value
         return Response(answer)
