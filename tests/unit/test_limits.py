@@ -2,6 +2,8 @@
 
 import asyncio
 import contextlib
+import subprocess
+import sys
 import threading
 import time
 from types import SimpleNamespace
@@ -190,3 +192,32 @@ def test_what_was_forgotten_and_still_runs_is_not_looked_at():
     sent.clear()
     limits.look()
     assert told == [(1, False)]
+
+
+INTERRUPTED = """
+import sys, threading
+from umbel.exceptions import SoftTimeLimitExceeded
+from umbel.execution.limits import Guard
+
+guard = Guard()
+try:
+    try:
+        guard.enter(1)
+        other = threading.Thread(target=guard.interrupt, args=(1, SoftTimeLimitExceeded))
+        other.start()
+        other.join()
+    finally:
+        guard.leave()
+except SoftTimeLimitExceeded:
+    calls = []
+    sys.setprofile(lambda frame, event, arg: calls.append(event))
+    guard.enter(2)
+    guard.leave()
+    sys.setprofile(None)
+    print(calls.count("call"))
+"""
+
+
+def test_an_interruption_leaves_nothing_behind_that_a_profiler_would_wait_for():
+    done = subprocess.run([sys.executable, "-c", INTERRUPTED], capture_output=True, text=True, timeout=60, check=True)
+    assert int(done.stdout) >= 2
