@@ -86,7 +86,7 @@ def test_a_retry_that_cannot_be_carried_out_holds_up_no_other_task_and_is_carrie
         worker.send(signal.SIGTERM)
         assert worker.exit_code(20) == 0, worker.tail()
     assert sorted(line for line in direct.lines() if line.isdigit()) == sorted(map(str, range(1, 60)))
-    assert worker.log().count("Connection to broker lost") <= 3, worker.tail()
+    assert worker.log().count("Connection to broker lost") <= 6, worker.tail()  # and not each half second
     assert direct.depth() == "QueueDepth(ready=0, delayed=0, claimed=0, parked=0, dead=0)"
 
 

@@ -108,7 +108,7 @@ def test_a_suspect_whose_slot_took_it_not_goes_back_to_its_queue_without_the_mar
         raw = encode(Message(headers={"task": Long.name, "id": "a"}, properties={}, body=b"[[], {}, {}]"))
         dispatcher.deliver([Delivery(queue="q", tag="1", owner="w", raw=raw, fence=1, suspect=True, attempts=1)])
         await asyncio.wait(dispatcher._preparing)
-        assert dispatcher.running == 0
+        assert dispatcher.running == []
 
     with ThreadPoolExecutor(1) as io:
         asyncio.run(body(io))

@@ -182,7 +182,7 @@ def test_a_slot_whose_process_is_not_up_gets_nothing():
     inflight = Inflight(pool, cap=None, most=3)
     inflight.add(requests(Short, 1))
     assert inflight.room() == 0
-    assert Inflight(pool, cap=2).room() == 0
+    assert Inflight(pool, cap=2, most=3).room() == 0
     assert inflight.assign() == []
 
 
