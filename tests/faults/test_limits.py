@@ -186,3 +186,16 @@ def test_what_must_not_be_repeated_is_not_when_its_child_is_ended_for_another_ta
     assert found["once"][0] == "FAILURE"
     assert "Worker exited prematurely" in found["once"][1]
     assert on_file.times("started 1") == 1
+
+
+@pytest.mark.parametrize("pool", ["threads", "asyncio"])
+def test_a_thread_that_comes_back_after_its_task_was_ended_says_nothing_of_it_any_more(on_file, pool):
+    send(on_file, "work.apply_async((1, 2.5), time_limit=0.3, task_id='late'); runs_for.apply_async((4,), task_id='long')")
+    with start(on_file, "-P", pool, "-c", "2") as worker:
+        found = ended(on_file, "late", "long")  # which keeps the process of the first alive
+        stop(worker)
+        said = [line for line in worker.log().splitlines() if "late" in line or "TimeLimitExceeded" in line]
+    assert (found["late"][:2], found["long"][0]) == (["FAILURE", HARD], "SUCCESS")
+    assert "Hard time limit (0.3s) exceeded" in "\n".join(said)
+    assert sum("Hard time limit" in line for line in said) == 1, said
+    assert "Nones" not in worker.log()

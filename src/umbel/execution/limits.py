@@ -68,6 +68,7 @@ class Guard:
         self._raised = False
         self._away: tuple[int, Callable[[], object]] = (0, lambda: None)  # what runs on a loop for this thread, and how to cancel it
         self.expired: type[HardLimit] | None = None
+        self.dismissed: Callable[[], bool] = lambda: False  # has the parent told already how what runs here has ended?
 
     def enter(self, tag: int) -> None:
         """From here on *tag* may be interrupted; called in its thread."""

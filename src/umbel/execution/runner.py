@@ -71,7 +71,8 @@ class TaskRunner:
             outcome = self._succeeded(call, value)
         except BaseException as exc:  # noqa: BLE001 - whatever a task raises becomes an outcome
             self._end_copy(call)
-            outcome = self._ended(call, exc)
+            gone = guard is not None and guard.dismissed()
+            outcome = call.outcome(Action.ACK, states.IGNORED) if gone else self._ended(call, exc)
         return self._close(call, outcome)
 
     def _wait_for(self, call: Call, coroutine: Coroutine[Any, Any, Any], guard: Guard | None) -> Any:
@@ -121,6 +122,7 @@ class TaskRunner:
             terminated = job.tag in self.terminated
             self.terminated.discard(job.tag)
         self.left_behind = True
+        guard.dismissed = lambda: True  # what its thread says later is old news
         return self._ended(call, Terminated() if terminated else HardLimit())
 
     # The steps

@@ -184,6 +184,7 @@ def serve_threads(runner: Runner, slots: list[ChildSlot]) -> None:
 def serve(runner: Runner, slot: ChildSlot) -> None:
     """Run packets one after the other, until the parent closes the socket or sends an empty one."""
     testimony, end = slot.testimony, slot.socket
+    slot.guard.dismissed = lambda: testimony.let_go
     while True:
         try:
             jobs = decode_jobs(frames.receive(end))
