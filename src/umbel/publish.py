@@ -338,9 +338,9 @@ def _priority(plan: Plan, destination: Destination, options: Mapping[str, Any]) 
 
 
 def _checked(priority: Any) -> int:
-    if type(priority) is not int or not 0 <= priority <= wire.HIGHEST_PRIORITY:
+    if not isinstance(priority, int) or not 0 <= priority <= wire.HIGHEST_PRIORITY:
         raise ValueError(f"priority is {saferepr(priority, 60)}. It must be a whole number from 0 to {wire.HIGHEST_PRIORITY}.")
-    return priority
+    return int(priority)
 
 
 def _encode(

@@ -16,6 +16,7 @@ from umbel.drivers import open_broker
 from umbel.exceptions import BrokerUnavailable
 
 LIMIT = 1.0  # seconds
+SLACK = 0.6  # seconds in which a busy machine lets nobody run
 
 
 @contextlib.contextmanager
@@ -66,14 +67,14 @@ def time_to_refusal(url, **options):
 def test_a_broker_that_falls_silent_at_any_attempt_is_given_up_in_time(hang_up):
     with server(hang_up) as url:
         took, said = time_to_refusal(url)
-    assert took < LIMIT + 0.2
+    assert took < LIMIT + SLACK
     assert "does not answer" in said
 
 
 def test_many_attempts_are_given_up_in_time_as_well():
     with server() as url:
         took, _ = time_to_refusal(url, retry_policy={"max_retries": None, "interval_step": 0.05})
-    assert took < LIMIT + 0.2
+    assert took < LIMIT + SLACK
 
 
 def test_a_refusal_is_told_in_whole_sentences():
@@ -129,7 +130,7 @@ def answer(listener, lag, slow, over):
 def test_a_broker_that_takes_its_time_for_each_step_of_connecting_is_given_up_in_time():
     with slow_server(LIMIT * 0.35, b"AUTH|CLIENT|SELECT") as url:
         took, said = time_to_refusal(url)
-    assert took < LIMIT + 0.2
+    assert took < LIMIT + SLACK
     assert "does not answer" in said
 
 
@@ -141,5 +142,5 @@ def test_a_broker_that_takes_its_time_for_each_part_of_a_batch_is_given_up_in_ti
         started = time.monotonic()
         with pytest.raises(BrokerUnavailable) as caught:
             broker.publish(items)
-    assert time.monotonic() - started < LIMIT + 0.2
+    assert time.monotonic() - started < LIMIT + SLACK
     assert caught.value.maybe_sent

@@ -4,6 +4,7 @@ import json
 import sys
 from base64 import b64decode
 from datetime import UTC, datetime, timedelta
+from enum import IntEnum
 from pathlib import Path
 from uuid import uuid4
 
@@ -354,3 +355,9 @@ def test_a_queue_whose_name_no_driver_can_keep_is_refused_at_the_call_and_by_a_w
         add.apply_async((1, 2), queue=name)
     with pytest.raises(ValueError, match="The name of a queue is"):
         app.consumed_queues([name], None)
+
+
+def test_a_priority_may_be_one_of_an_enumeration(app, add):
+    add.apply_async((1, 2), priority=IntEnum("Priority", {"HIGH": 9}).HIGH)
+    (message,) = sent(app)
+    assert message["properties"]["priority"] == 9

@@ -17,7 +17,7 @@ def stop(worker, code=0):
 
 
 FORKS = [(pool, task) for pool in ("prefork", "threads", "solo") for task in ("forks", "forks_and_returns", "has_a_handler_that_forks")]
-FORKS += [(pool, task) for pool in ("prefork", "asyncio") for task in ("forks_and_returns_from_a_coroutine", "forks_and_awaits")]
+FORKS += [(pool, task) for pool in ("prefork", "asyncio", "solo") for task in ("forks_and_returns_from_a_coroutine", "forks_and_awaits")]
 
 
 @pytest.mark.parametrize(("pool", "task"), [*FORKS, ("asyncio", "forks_and_returns")])
@@ -116,3 +116,15 @@ def test_a_handler_that_exits_ends_no_process_and_the_log_says_where_it_was(on_f
         stop(worker)
     assert said.splitlines() == ["SUCCESS 0", "FAILURE ValueError(1)", "3"]
     assert "exited with" not in worker.log(), worker.tail()
+
+
+@pytest.mark.parametrize("pool", ["prefork", "threads", "asyncio", "solo"])
+def test_an_error_whose_text_no_file_can_hold_is_kept_and_ends_no_process(on_file, pool):
+    with on_file.worker("-P", pool, "-c", "3") as worker:
+        on_file.send("fails_with_half_a_surrogate_pair.delay(); print([work.delay(n).get(timeout=20) for n in range(8)])")
+        wait_for(lambda: on_file.depth() == EMPTY.replace("dead=0", "dead=1"), 10, on_file.depth)
+        stop(worker)
+    assert "unforeseen" not in worker.log(), worker.tail()
+    assert "Exception in callback" not in worker.log(), worker.tail()
+    assert sorted(on_file.numbers()) == list(range(8))
+    assert "\\udc80" in on_file.send("print(app.broker.dead('celery')[0].evidence.traceback)")

@@ -103,8 +103,8 @@ class Notes:
 
 
 @contextlib.contextmanager
-def pool_of(name: str, concurrency: int, runner: Script | None = None, *, most_tasks: int | None = None) -> Iterator[ChildPool]:
-    pool = ChildPool(name, runner or Script(), concurrency=concurrency, most_tasks=most_tasks)
+def pool_of(name: str, concurrency: int, runner: Script | None = None, **options: float | None) -> Iterator[ChildPool]:
+    pool = ChildPool(name, runner or Script(), concurrency=concurrency, **options)
     pool.fork()
     try:
         yield pool
@@ -242,8 +242,7 @@ def test_a_child_that_is_to_be_replaced_serves_until_the_next_one_can(name):
         asyncio.run(body(pool))
 
 
-def test_a_child_that_hangs_in_its_start_is_said_to_and_replaced(monkeypatch, caplog, tmp_path):
-    monkeypatch.setattr(umbel.pools.children, "STARTS_WITHIN", 1.0)
+def test_a_child_that_hangs_in_its_start_is_said_to_and_replaced(caplog, tmp_path):
     mark = tmp_path / "hangs"
     mark.touch()
 
@@ -259,7 +258,7 @@ def test_a_child_that_hangs_in_its_start_is_said_to_and_replaced(monkeypatch, ca
         assert caplog.text.count("has not started up in 1 s") == 1
         assert notes.deaths == []
 
-    with pool_of("processes", 1, Script(start)) as pool:
+    with pool_of("processes", 1, Script(start), starts_within=1.0) as pool:
         asyncio.run(body(pool))
 
 

@@ -9,12 +9,14 @@ import pytest
 from tests.unit.test_inflight import Long, Slots
 
 from umbel.broker import Delivery, Verb
+from umbel.exceptions import BrokerUnavailable
 from umbel.execution.link import Link
 from umbel.execution.outcome import Job
 from umbel.pools.base import Slot
 from umbel.task import Task
 from umbel.wire.message import Message, encode
 from umbel.worker.dispatcher import Dispatcher
+from umbel.worker.inflight import Measure
 from umbel.worker.rate_limits import RateLimits
 
 
@@ -89,6 +91,36 @@ def test_what_was_acknowledged_early_is_not_forgotten_with_the_claims():
     with ThreadPoolExecutor(1) as io:
         asyncio.run(body(io))
     assert stored == [("runs", True)]
+    assert [item.id for item in sent] == ["a"]
+
+
+def test_what_was_acknowledged_early_is_sent_again_if_its_neighbour_could_not_be_and_the_claims_are_lost_then():
+    acked, refused, sent = [], threading.Event(), []
+
+    def settle(settlements: list) -> list[bool]:
+        if acked:
+            refused.set()
+            raise BrokerUnavailable("gone")
+        acked.append(settlements[0].delivery.tag)
+        return [True]
+
+    async def body(io: ThreadPoolExecutor) -> None:
+        settler = SimpleNamespace(link=Link("broker"), may_write=lambda: True, publish=sent.append)
+        dispatcher = Dispatcher(
+            SimpleNamespace(settle=settle), Taking(1), settler, io, SimpleNamespace(), tasks={Early.name: Early()},
+            most_deliveries=3, prefetch=None, rates=RateLimits({}),
+        )  # fmt: skip
+        short = Measure(1e-4, 1e-4)  # so that both go in one packet
+        dispatcher._inflight._measures[Early.name] = dispatcher._inflight._overall = short
+        raws = [encode(Message(headers={"task": Early.name, "id": each}, properties={}, body=b"[[], {}, {}]")) for each in "ab"]
+        dispatcher.deliver([Delivery(queue="q", tag=str(n), owner="w", raw=raw, fence=1) for n, raw in enumerate(raws)])
+        await asyncio.to_thread(refused.wait, 10)
+        dispatcher.forget()
+        await asyncio.wait(dispatcher._preparing)
+
+    with ThreadPoolExecutor(1) as io:
+        asyncio.run(body(io))
+    assert acked == ["0"]
     assert [item.id for item in sent] == ["a"]
 
 

@@ -1,6 +1,8 @@
 """What a child leaves behind, and how frames travel."""
 
+import errno
 import os
+import resource
 
 import pytest
 
@@ -37,6 +39,21 @@ def test_a_frame_of_any_size_arrives_whole(size):
     with ours, theirs:
         frames.send(ours, b"f" * size)
         assert frames.receive(theirs) == b"f" * size
+
+
+def test_a_large_frame_for_which_no_file_can_be_opened_is_no_empty_one():
+    ours, theirs = frames.pair()
+    with ours, theirs:
+        frames.send(ours, b"f" * 200_000)
+        pid = os.fork()
+        if pid == 0:
+            resource.setrlimit(resource.RLIMIT_NOFILE, (3, resource.getrlimit(resource.RLIMIT_NOFILE)[1]))
+            try:
+                frames.receive(theirs)
+            except OSError as exc:
+                os._exit(exc.errno or 0)
+            os._exit(0)
+        assert os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]) == errno.EMFILE
 
 
 def test_what_was_not_read_can_be_taken_back_from_the_other_end():

@@ -9,6 +9,7 @@ from dataclasses import dataclass, field
 from functools import cache
 from typing import Any, NamedTuple
 
+from umbel.broker import plain
 from umbel.context import Context
 from umbel.execution.outcome import Action, Outcome, Replacement
 from umbel.task import Task
@@ -36,7 +37,7 @@ class Call:
     ) -> Outcome:  # fmt: skip
         """Say what happened."""
         runtime = time.perf_counter() - self.began
-        return Outcome(self.tag, action, state, runtime, meta, replacement, one_line(reason), kind, traceback)
+        return Outcome(self.tag, action, state, runtime, meta, replacement, one_line(reason), kind, traceback and plain(traceback))
 
 
 class Own(NamedTuple):

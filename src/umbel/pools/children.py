@@ -34,15 +34,15 @@ TOO_SHORT = 1.0  # seconds: a child that died before it ran anything is replaced
 TESTIFIES = 0.2  # seconds that a child gets to say where it stands before it is killed
 LOOK_AGAIN = 0.01
 FORK_AGAIN = 1.0
-STARTS_WITHIN = 60.0  # seconds: a child that is not up by then hangs, on a lock that was held at the fork or a server that is silent
 
 
 class ChildPool(Pool):
     """Children of a zygote."""
 
     def __init__(
-        self, name: str, runner: Runner, *, concurrency: int, most_tasks: int | None = None, most_memory: int | None = None
-    ) -> None:
+        self, name: str, runner: Runner, *, concurrency: int, most_tasks: int | None = None, most_memory: int | None = None,
+        starts_within: float = 60.0,
+    ) -> None:  # fmt: skip
         """Prepare the places.
 
         Args:
@@ -51,12 +51,13 @@ class ChildPool(Pool):
             concurrency: how many run at once.
             most_tasks: after so many a child is replaced.
             most_memory: a child that has held more, in KiB, is replaced.
+            starts_within: seconds after which a child that is not up hangs, on a lock that was held at the fork or a silent server.
         """
         places, slots, capacity = {"processes": (concurrency, 1, 1), "threads": (1, concurrency, 1), "asyncio": (1, 1, concurrency)}[name]
         self.name = name
         self._on_loop = name == "asyncio"  # whatever its concurrency; else a slot has one job at a time, to which its child testifies
         self.grace, self.sees_to_limits = (0.0 if name == "processes" else GRACE), self._on_loop
-        self._runner, self._most_tasks, self._most_memory = runner, most_tasks, most_memory
+        self._runner, self._most_tasks, self._most_memory, self._starts_within = runner, most_tasks, most_memory, starts_within
         make_room(places * slots)
         self._places = [Place.build(number, slots, capacity) for number in range(1, places + 1)]
         self._berths = {berth.number: (place, berth) for place in self._places for berth in place.berths}
@@ -119,7 +120,7 @@ class ChildPool(Pool):
             return
         self._told_of_fork = False
         berth.comes(pid, self._most_tasks)
-        self._loop.call_later(FAREWELL if self._stopping else STARTS_WITHIN, self._end_late, place, berth, pid)
+        self._loop.call_later(FAREWELL if self._stopping else self._starts_within, self._end_late, place, berth, pid)
         self._rise(place, berth)  # it may have been up before this report was read
 
     def _rise(self, place: Place, berth: Berth) -> None:
@@ -137,7 +138,8 @@ class ChildPool(Pool):
         if berth.pid == pid and berth.ordered:
             logger.error(
                 "Process %r pid:%d has not started up in %.0f s and is ended. What hangs is a receiver of worker_process_init, "
-                "or a lock that was held when it was forked.", self._name_of(place), pid, time.monotonic() - berth.since,
+                "or a lock that was held when it was forked. What only takes long needs a larger worker_proc_alive_timeout.",
+                self._name_of(place), pid, time.monotonic() - berth.since,
             )  # fmt: skip
             berth.kill()
 

@@ -7,6 +7,7 @@ descriptor of a file in memory.
 
 from __future__ import annotations
 
+import errno
 import os
 import socket
 import sys
@@ -61,13 +62,16 @@ def receive(end: socket.socket, flags: int = 0) -> bytes:
     Raises:
         BlockingIOError: there is none and the socket (or *flags*) says not to wait.
         Closed: the other side is gone and everything was read.
+        OSError: a large frame came and is lost, as this process may open no more files.
     """
     try:
-        data, ancillary, _, _ = end.recvmsg(PACKET + 1, DESCRIPTOR, flags)
+        data, ancillary, told, _ = end.recvmsg(PACKET + 1, DESCRIPTOR, flags)
     except ConnectionResetError as exc:
         raise Closed from exc
     if not data:
         raise Closed
+    if told & socket.MSG_CTRUNC:  # the descriptor is gone, and the frame with it: who takes it for an empty one waits for ever
+        raise OSError(errno.EMFILE, os.strerror(errno.EMFILE))
     if not ancillary:
         return data[1:]
     with os.fdopen(int.from_bytes(ancillary[0][2][:INT], sys.byteorder), "rb") as reader:

@@ -16,7 +16,8 @@ from umbel.exceptions import SoftTimeLimitExceeded
 from umbel.execution.limits import Guard, HardLimit, Kind, Terminated
 from umbel.execution.outcome import Job
 from umbel.pools.base import Listener, Pool, Running, Slot
-from umbel.pools.child import INTERRUPT, Runner
+from umbel.pools.child import CAUGHT, INTERRUPT, Runner
+from umbel.pools.copies import mind_copies
 
 __all__ = ["SoloPool"]
 
@@ -50,6 +51,7 @@ class SoloPool(Pool):
     def run_here(self) -> None:
         """Run packets in this thread until the pool is finished or closed."""
         signal.signal(INTERRUPT, lambda *_: self._guard.interrupt(*self._asked))
+        mind_copies({number: handler for number in (*CAUGHT, INTERRUPT) if callable(handler := signal.getsignal(number))}, ())
         while (packet := self._next()) is not None:
             for job in packet:
                 self._runs = [Running(self.slots[0], job.tag, time.monotonic())]

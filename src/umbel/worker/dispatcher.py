@@ -150,15 +150,19 @@ class Dispatcher:
             await self._settler.link.pause(LOOK_EVERY)
             # The mark may stand there all the same: if this node dies before the next try, that counts an attempt without a start. To
             # take the mark back needs the same broker. It buries only what has lost all its other attempts before.
+            self._send_forgotten(packet)
             self._inflight.back([tag for tag, _ in packet.requests])
             return
-        forgotten = [request for tag, request in packet.requests if request.acked and tag not in self._inflight.sent]
-        self._endings.send_again(forgotten)  # the claims were lost meanwhile
+        self._send_forgotten(packet)
         kept &= self._inflight.sent.keys()
         for tag, _ in packet.requests:
             if tag not in kept:
                 self._inflight.take(tag)
         self._send(Packet(packet.slot, [(tag, request) for tag, request in packet.requests if tag in kept]))
+
+    def _send_forgotten(self, packet: Packet) -> None:
+        """Send again what was acknowledged early of *packet*, if all was forgotten meanwhile: the claims were lost."""
+        self._endings.send_again([request for tag, request in packet.requests if request.acked and tag not in self._inflight.sent])
 
     def _prepared(self, task: asyncio.Task[None]) -> None:
         """Forget a preparation that is over. One with an error is kept for `look_after`: it holds a slot."""

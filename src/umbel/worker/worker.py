@@ -157,7 +157,7 @@ class Worker:
             return SoloPool(runner)
         return ChildPool(
             POOLS[name], runner, concurrency=self.concurrency, most_tasks=self.conf.worker_max_tasks_per_child or None,
-            most_memory=self.conf.worker_max_memory_per_child or None,
+            most_memory=self.conf.worker_max_memory_per_child or None, starts_within=self.conf.worker_proc_alive_timeout,
         )  # fmt: skip
 
     def _say_hello(self) -> None:

@@ -73,6 +73,11 @@ async def awaits_the_stop(self, number: int) -> None:
     note(f"{number}")
 
 
+@app.task(acks_late=True, acks_on_failure_or_timeout=False)
+def fails_with_half_a_surrogate_pair() -> None:
+    raise ValueError("a file that is called \udc80")
+
+
 @app.task(bind=True)
 def retries_to(self, number: int, queue: str) -> None:
     if not self.request.retries:
