@@ -241,7 +241,7 @@ class Broker(ABC):
 
     @abstractmethod
     def settle(self, settlements: Sequence[Settlement]) -> list[bool]:
-        """Carry out *settlements*. False for those whose claim is not held any more: they change nothing at all."""
+        """Carry out *settlements*, each of another claim. False for those whose claim is not held any more: they change nothing at all."""
 
     @abstractmethod
     def recover(self, queue: str, *, owner: str, limit: int) -> Recovered:

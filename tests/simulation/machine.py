@@ -201,7 +201,8 @@ class BrokerMachine(RuleBasedStateMachine):
     @precondition(lambda self: self.seen)
     @rule(picks=st.lists(st.tuples(PICK, st.sampled_from(list(Verb))), min_size=1, max_size=4), times=st.integers(1, 2))
     def settle(self, picks, times):
-        chosen = [(*self.claim(pick), verb) for pick, verb in picks]
+        taken = [(*self.claim(pick), verb) for pick, verb in picks]
+        chosen = {(delivery.owner, delivery.tag): (key, delivery, verb) for key, delivery, verb in taken}.values()  # each claim once
         settlements, expected = [], []
         for key, delivery, verb in chosen:
             held = self.holds(key, delivery)
