@@ -234,7 +234,7 @@ _ALL = (
     _("worker_pool_putlocks", "bool", True, "", "The pool never takes more than it has room for.", ACCEPTED, "CELERYD_POOL_PUTLOCKS"),
     _("worker_pool_restarts", "bool", False, "", "Whether the pool may be restarted from outside.", LATER, "CELERYD_POOL_RESTARTS"),
     _("worker_pool_start_method", "'fork'|'spawn'", "fork", "", "How processes are made.", LATER, "CELERYD_POOL_START_METHOD"),
-    _("worker_proc_alive_timeout", "float", 60.0, "seconds", "How long a new process may take to start; then it is replaced.", IMPLEMENTED, "CELERYD_PROC_ALIVE_TIMEOUT"),
+    _("worker_proc_alive_timeout", "float", 60.0, "seconds", "How long a new process may take to start; 0: as long as it likes.", IMPLEMENTED, "CELERYD_PROC_ALIVE_TIMEOUT"),
     _("worker_prefetch_multiplier", "int|none", None, "messages", "Upper bound of claimed messages per slot; it only lowers what adapts to the run time of tasks.", IMPLEMENTED, "CELERYD_PREFETCH_MULTIPLIER"),
     _("worker_eta_task_limit", "int|none", None, "tasks", "Delayed messages wait in the broker.", ACCEPTED, "CELERYD_ETA_TASK_LIMIT"),
     _("worker_enable_prefetch_count_reduction", "bool", True, "", "Prefetch adapts by itself.", ACCEPTED, "CELERYD_ENABLE_PREFETCH_COUNT_REDUCTION"),

@@ -242,6 +242,16 @@ def test_a_child_that_is_to_be_replaced_serves_until_the_next_one_can(name):
         asyncio.run(body(pool))
 
 
+def test_a_child_may_take_as_long_as_it_likes_for_its_start_if_the_limit_is_nothing(caplog):
+    async def body(pool: ChildPool) -> None:
+        pool.start(asyncio.get_running_loop(), Notes())
+        await until(lambda: pool.slots[0].pid)
+
+    with pool_of("processes", 1, Script(lambda _: time.sleep(1)), starts_within=0) as pool:
+        asyncio.run(body(pool))
+    assert "has not started up" not in caplog.text
+
+
 def test_a_child_that_hangs_in_its_start_is_said_to_and_replaced(caplog, tmp_path):
     mark = tmp_path / "hangs"
     mark.touch()

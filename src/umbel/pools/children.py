@@ -51,7 +51,7 @@ class ChildPool(Pool):
             concurrency: how many run at once.
             most_tasks: after so many a child is replaced.
             most_memory: a child that has held more, in KiB, is replaced.
-            starts_within: seconds after which a child that is not up hangs, on a lock that was held at the fork or a silent server.
+            starts_within: seconds after which a child that is not up hangs, on a lock that was held at the fork or a silent server; 0: never.
         """
         places, slots, capacity = {"processes": (concurrency, 1, 1), "threads": (1, concurrency, 1), "asyncio": (1, 1, concurrency)}[name]
         self.name = name
@@ -120,7 +120,8 @@ class ChildPool(Pool):
             return
         self._told_of_fork = False
         berth.comes(pid, self._most_tasks)
-        self._loop.call_later(FAREWELL if self._stopping else self._starts_within, self._end_late, place, berth, pid)
+        if seconds := FAREWELL if self._stopping else self._starts_within:
+            self._loop.call_later(seconds, self._end_late, place, berth, pid)
         self._rise(place, berth)  # it may have been up before this report was read
 
     def _rise(self, place: Place, berth: Berth) -> None:
