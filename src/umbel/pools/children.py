@@ -51,7 +51,7 @@ class ChildPool(Pool):
             concurrency: how many run at once.
             most_tasks: after so many a child is replaced.
             most_memory: a child that has held more, in KiB, is replaced.
-            starts_within: seconds after which a child that is not up hangs, on a lock that was held at the fork or a silent server; 0: never.
+            starts_within: seconds after which a child that is not up hangs, on a lock held at the fork or a silent server; 0: never.
         """
         places, slots, capacity = {"processes": (concurrency, 1, 1), "threads": (1, concurrency, 1), "asyncio": (1, 1, concurrency)}[name]
         self.name = name
