@@ -59,7 +59,8 @@ class Context:
     _children: list[Any] | None = None
 
     def __init__(self, *args: Mapping[str, Any] | Iterable[tuple[str, Any]], **kwargs: Any) -> None:
-        self.update(*args, **kwargs)
+        if args or kwargs:
+            self.update(*args, **kwargs)
 
     if TYPE_CHECKING:
 

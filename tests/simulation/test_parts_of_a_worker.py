@@ -3,10 +3,10 @@
 import asyncio
 import contextlib
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import replace
 from typing import ClassVar
 
 import pytest
+from msgspec.structs import replace
 
 from umbel import Umbel
 from umbel.backend import Record

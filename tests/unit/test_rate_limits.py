@@ -1,10 +1,10 @@
 """When a limited task starts, and what becomes of what must wait."""
 
 import heapq
-from dataclasses import replace
 from itertools import pairwise
 
 import pytest
+from msgspec.structs import replace
 from tests.unit.test_inflight import Slots
 
 from umbel.broker import Delivery, Verb

@@ -37,7 +37,9 @@ class Call:
     ) -> Outcome:  # fmt: skip
         """Say what happened."""
         runtime = time.perf_counter() - self.began
-        return Outcome(self.tag, action, state, runtime, meta, replacement, one_line(reason), kind, traceback and plain(traceback))
+        return Outcome(
+            self.tag, action, state, runtime, meta, replacement, reason and one_line(reason), kind, traceback and plain(traceback)
+        )
 
 
 class Own(NamedTuple):

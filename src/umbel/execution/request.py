@@ -38,7 +38,7 @@ def open_request(
         ContentDisallowed: it is of a content type that `accept_content` does not list.
         NotRegistered: no task has its name.
     """
-    message = wire.decode(job.raw, limit=limit)
+    message = wire.decode(job.raw, limit=limit, seen=not eager)  # the worker's parent admits nothing that it has not glanced at
     args, kwargs, embed = wire.payload(message, accept, limit=limit)
     task = app.tasks[message.headers["task"]]
     request = context_of(message, args, kwargs, embed)
@@ -54,9 +54,12 @@ def context_of(message: Message, args: list[Any], kwargs: dict[str, Any], embed:
     """Make the request of *message*."""
     headers, properties = message.headers, message.properties
     info = properties.get("delivery_info") or {}
-    custom = {name: value for name, value in headers.items() if name not in KNOWN}
+    given, custom = headers, None
+    if not headers.keys() <= KNOWN:  # most messages have none of the user's
+        given = {name: value for name, value in headers.items() if name not in RESERVED}
+        custom = {name: value for name, value in headers.items() if name not in KNOWN}
     fields = {
-        **{name: value for name, value in headers.items() if name not in RESERVED},
+        **given,
         "args": args,
         "kwargs": kwargs,
         "callbacks": embed.get("callbacks"),
@@ -75,7 +78,7 @@ def context_of(message: Message, args: list[Any], kwargs: dict[str, Any], embed:
             "priority": properties.get("priority"),
             "redelivered": bool(info.get("redelivered") or headers.get("redelivered")),
         },
-        "headers": custom or None,
+        "headers": custom,
         "called_directly": False,
     }
     context = Context()

@@ -11,8 +11,9 @@ import time
 from collections import defaultdict, deque
 from collections.abc import Callable, Sequence
 from concurrent.futures import Executor
-from dataclasses import replace
 from typing import TypeVar
+
+from msgspec.structs import replace
 
 from umbel.backend import Record, ResultBackend
 from umbel.broker import Broker, Evidence, Item, Settlement, Verb

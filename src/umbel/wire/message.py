@@ -8,10 +8,10 @@ from __future__ import annotations
 
 from binascii import a2b_base64, b2a_base64
 from collections.abc import Callable
-from dataclasses import dataclass, field, replace
 from typing import Any, TypeVar
 
 import msgspec
+from msgspec.structs import replace
 
 from umbel.exceptions import DecodeError, EncodeError, InvalidTaskError
 from umbel.wire import serializers
@@ -31,12 +31,11 @@ _EMBEDDED = {"callbacks": list, "errbacks": list, "chain": list, "chord": dict}
 _T = TypeVar("_T")
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Message:
+class Message(msgspec.Struct, frozen=True, kw_only=True):
     """One message: where it goes and what it says are in the headers and properties, its arguments in the body."""
 
-    headers: dict[str, Any] = field(default_factory=dict)
-    properties: dict[str, Any] = field(default_factory=dict)
+    headers: dict[str, Any] = {}
+    properties: dict[str, Any] = {}
     body: bytes = b""
     content_type: str = "application/json"
     content_encoding: str = "utf-8"
@@ -113,30 +112,48 @@ def unwrap(raw: bytes) -> Message:
     )
 
 
-def decode(raw: bytes, *, limit: int = DEFAULT_LIMIT) -> Message:
+def decode(raw: bytes, *, limit: int = DEFAULT_LIMIT, seen: bool = False) -> Message:
     """Read the message of a task, of protocol 2, 1 or a mixture, and return it as protocol 2.
 
     Args:
         raw: the envelope.
         limit: the most bytes that a compressed body of protocol 1 may unpack to.
+        seen: `glance` has let this very envelope pass, so the types of its headers are known to be right.
 
     Raises:
         DecodeError: it is not such a message; the text says why.
         ContentDisallowed: it is of protocol 1 and in a serialization that is not safe to look into.
     """
-    message = _as_protocol_2(unwrap(raw), limit)
+    read = unwrap(raw)
+    message = _as_protocol_2(read, limit)
     headers = message.headers
-    for name in ("task", "id"):
-        if not isinstance(headers.get(name), str) or not headers[name]:
-            raise DecodeError(f"The header {name!r} of a task message is {saferepr(headers.get(name), 60)}, not a text.")
-    if len(_convert({"headers": headers, "properties": message.properties}, Glimpse).headers.timelimit or ()) == 1:
-        raise DecodeError(f"The header 'timelimit' is {saferepr(headers['timelimit'], 60)}. It must be [hard, soft], in seconds or null.")
-    check_names(headers["task"], headers["id"])
+    if not seen or message is not read:  # of an older protocol: a glance may have taken its body for arguments only
+        _check_types(message)
     if headers.get("retries") is None:
         headers["retries"] = 0
     if (priority := message.properties.get("priority")) is not None:
         message.properties["priority"] = possible_priority(priority)
     return message
+
+
+def _check_types(message: Message) -> Glimpse:
+    """Return what `glance` reads of *message*, after every check that `decode` relies on."""
+    headers = message.headers
+    for name in ("task", "id"):
+        if not isinstance(headers.get(name), str) or not headers[name]:
+            raise DecodeError(f"The header {name!r} of a task message is {saferepr(headers.get(name), 60)}, not a text.")
+    glimpse = _convert({"headers": headers, "properties": message.properties}, Glimpse)
+    _check(glimpse)
+    return glimpse
+
+
+def _check(glimpse: Glimpse) -> None:
+    """Refuse what the types of the headers let pass and must not be."""
+    headers = glimpse.headers
+    if headers.timelimit is not None and len(headers.timelimit) == 1:
+        raise DecodeError(f"The header 'timelimit' is {saferepr(headers.timelimit, 60)}. It must be [hard, soft], in seconds or null.")
+    if not (headers.task.isprintable() and headers.id.isprintable()):
+        check_names(headers.task, headers.id)  # which says what is wrong
 
 
 def glance(raw: bytes, *, limit: int = DEFAULT_LIMIT) -> Glance:
@@ -174,9 +191,8 @@ def _may_be_v1(raw: bytes) -> bool:
 
 
 def _glance(glimpse: Glimpse) -> Glance:
+    _check(glimpse)
     headers, properties = glimpse.headers, glimpse.properties
-    if not (headers.task.isprintable() and headers.id.isprintable()):
-        check_names(headers.task, headers.id)  # which says what is wrong
     priority, routing_key = 0, ""
     if properties is not None:
         priority = possible_priority(properties.priority or 0)
@@ -197,12 +213,11 @@ def _glance(glimpse: Glimpse) -> Glance:
 
 def possible_priority(given: int) -> int:
     """Return the nearest priority that there is: a retry carries it on, and not every store has numbers of any size."""
-    return min(max(given, 0), HIGHEST_PRIORITY)
+    return given if 0 <= given <= HIGHEST_PRIORITY else 0 if given < 0 else HIGHEST_PRIORITY
 
 
 def _glance_slowly(raw: bytes, limit: int) -> Glance:
-    message = decode(raw, limit=limit)
-    return _glance(_convert({"headers": message.headers, "properties": message.properties}, Glimpse))
+    return _glance(_check_types(decode(raw, limit=limit)))
 
 
 def payload(message: Message, accept: frozenset[str], *, limit: int = DEFAULT_LIMIT) -> tuple[list[Any], dict[str, Any], dict[str, Any]]:

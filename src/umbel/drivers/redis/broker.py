@@ -6,9 +6,10 @@ import re
 import time
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import suppress
-from dataclasses import replace
 from itertools import chain, count, groupby
 from typing import Any, ClassVar, Literal
+
+from msgspec.structs import replace
 
 from umbel.backend import ResultBackend
 from umbel.broker import (

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import random
-from dataclasses import replace
 
 import pytest
+from msgspec.structs import replace
 
 from umbel.broker import Broker, Delivery, Verb
 from umbel.testing.conformance.base import item, settlement

@@ -5,9 +5,9 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import replace
 
 import pytest
+from msgspec.structs import replace
 
 from umbel.broker import Broker, DeadLetter, Delivery, Evidence, Verb
 from umbel.testing.conformance.base import LEASE, BrokerSuite, ids_of, item, settlement

@@ -3,9 +3,8 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
-
 import pytest
+from msgspec.structs import replace
 
 from umbel.broker import Broker, OwnerLost, Verb
 from umbel.testing.conformance.base import LEASE, BrokerSuite, ids_of, item, settlement
