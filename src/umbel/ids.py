@@ -9,6 +9,8 @@ import threading
 import uuid as stdlib_uuid
 from functools import lru_cache
 
+from umbel.forks import process
+
 __all__ = [
     "LONGEST_NAME", "anon_nodename", "check_queue_name", "gethostname", "is_name", "node_format", "nodename", "nodesplit",
     "reply_oid", "uuid", "uuids",
@@ -94,12 +96,12 @@ def node_format(text: str, node: str, *, index: int = 0) -> str:
 
 def anon_nodename() -> str:
     """The name of a process that is no worker, as `gen4711@host`."""
-    return _anonymous(os.getpid())
+    return _anonymous(process.pid)
 
 
 def reply_oid(app_id: int) -> str:
     """The id under which this thread of this process expects replies for one app."""
-    return _oid(os.getpid(), threading.get_ident(), app_id)
+    return _oid(process.pid, threading.get_ident(), app_id)
 
 
 def _expand(text: str, places: dict[str, str]) -> str:

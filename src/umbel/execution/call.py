@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import time
 from contextvars import Token
 from dataclasses import dataclass, field
@@ -12,6 +11,7 @@ from typing import Any, NamedTuple
 from umbel.broker import plain
 from umbel.context import Context
 from umbel.execution.outcome import Action, Outcome, Replacement
+from umbel.forks import process
 from umbel.task import Task
 from umbel.wire.saferepr import one_line
 
@@ -29,7 +29,8 @@ class Call:
     kwargs: dict[str, Any]
     began: float = field(default_factory=time.perf_counter)
     frame: Token[Any] | None = None
-    process: int = field(default_factory=os.getpid)
+    pid: int = field(default_factory=lambda: process.pid)
+    said: tuple[str, Any] | None = None  # state and value, once the handlers of its class have heard them
 
     def outcome(
         self, action: Action, state: str, meta: bytes | None = None, *, replacement: Replacement | None = None, reason: str = "",

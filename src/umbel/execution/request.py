@@ -24,7 +24,7 @@ KNOWN = frozenset((
 
 
 # What a message must not say of itself: whatever the request has beside headers, such as its methods and `fence`.
-RESERVED = frozenset(dir(Context)) - KNOWN | {"entering", "outcome"}
+RESERVED = frozenset(dir(Context)) - KNOWN | {"entering"}
 LONGEST_SHADOW = 200  # characters
 
 
@@ -54,33 +54,27 @@ def context_of(message: Message, args: list[Any], kwargs: dict[str, Any], embed:
     """Make the request of *message*."""
     headers, properties = message.headers, message.properties
     info = properties.get("delivery_info") or {}
-    given, custom = headers, None
-    if not headers.keys() <= KNOWN:  # most messages have none of the user's
-        given = {name: value for name, value in headers.items() if name not in RESERVED}
-        custom = {name: value for name, value in headers.items() if name not in KNOWN}
-    fields = {
-        **given,
-        "args": args,
-        "kwargs": kwargs,
-        "callbacks": embed.get("callbacks"),
-        "errbacks": embed.get("errbacks"),
-        "chain": embed.get("chain"),
-        "chord": embed.get("chord"),
-        "retries": headers.get("retries") or 0,
-        "shadow": one_line(headers["shadow"], LONGEST_SHADOW) if headers.get("shadow") else None,
-        "ignore_result": headers.get("ignore_result"),
-        "correlation_id": properties.get("correlation_id"),
-        "reply_to": properties.get("reply_to"),
-        "properties": properties,
-        "delivery_info": {
-            "exchange": info.get("exchange"),
-            "routing_key": info.get("routing_key"),
-            "priority": properties.get("priority"),
-            "redelivered": bool(info.get("redelivered") or headers.get("redelivered")),
-        },
-        "headers": custom,
-        "called_directly": False,
+    request = Context()
+    if headers.keys() <= KNOWN:  # most messages have no header of the user's
+        request.__dict__.update(headers)
+    else:
+        request.__dict__.update({name: value for name, value in headers.items() if name not in RESERVED})
+        request.headers = {name: value for name, value in headers.items() if name not in KNOWN}
+    request.args, request.kwargs = args, kwargs
+    if any(embed.values()):
+        request.callbacks, request.errbacks = embed.get("callbacks"), embed.get("errbacks")
+        request.chain, request.chord = embed.get("chain"), embed.get("chord")
+    request.retries = headers.get("retries") or 0
+    if headers.get("shadow"):
+        request.shadow = one_line(headers["shadow"], LONGEST_SHADOW)
+    request.ignore_result = headers.get("ignore_result")
+    request.correlation_id, request.reply_to = properties.get("correlation_id"), properties.get("reply_to")
+    request.properties = properties
+    request.delivery_info = {
+        "exchange": info.get("exchange"),
+        "routing_key": info.get("routing_key"),
+        "priority": properties.get("priority"),
+        "redelivered": bool(info.get("redelivered") or headers.get("redelivered")),
     }
-    context = Context()
-    context.__dict__.update(fields)
-    return context
+    request.called_directly = False
+    return request

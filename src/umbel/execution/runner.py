@@ -29,6 +29,7 @@ from umbel.execution.limits import GRACE, Guard, HardLimit, Limits, Terminated, 
 from umbel.execution.loop_thread import LoopThread
 from umbel.execution.outcome import Action, Job, Outcome, Replacement
 from umbel.execution.request import open_request
+from umbel.forks import process
 from umbel.logs import flush_redirected, task_in_log
 from umbel.wire.saferepr import one_line, saferepr
 from umbel.wire.size import limit_of
@@ -195,7 +196,7 @@ class TaskRunner:
 
     def _end_copy(self, call: Call) -> None:
         """End the copy of this process that a task has forked and not ended: it would run messages beside us."""
-        if os.getpid() != call.process and not self._eager:
+        if process.pid != call.pid and not self._eager:
             with contextlib.suppress(Exception):
                 sys.stdout.flush()
                 sys.stderr.flush()
@@ -301,7 +302,7 @@ class TaskRunner:
         kind: Any = type(call.task)
         if own(kind).after_return:
             self._hook(call, call.task.after_return, state, value, call.request.id, call.args, call.kwargs, info)
-        call.request.update(outcome=(state, value))
+        call.said = state, value
 
     def _hook(self, call: Call, hook: Any, *args: Any) -> None:
         """Call a handler of the task's class; whatever it raises is logged and changes nothing."""
@@ -322,7 +323,7 @@ class TaskRunner:
     @staticmethod
     def _say_over(call: Call, outcome: Outcome) -> None:
         if signals.task_postrun.receivers:
-            state, value = call.request.get("outcome", (outcome.state or None, None))
+            state, value = call.said or (outcome.state or None, None)
             signals.task_postrun.send(
                 sender=call.task, task_id=call.request.id, task=call.task, args=call.args, kwargs=call.kwargs, retval=value, state=state
             )

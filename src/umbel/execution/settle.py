@@ -32,7 +32,7 @@ HEAVIEST = 4_000_000  # bytes of results and retries in one call: its reply has 
 MOST_REFUSED = 3  # settlements in a row: then it is the server that refuses, whatever it is asked
 # What a driver raises about a value that it cannot write: a text with half a surrogate pair, a number beyond 64 bits.
 UNWRITABLE = (ValueError, TypeError, OverflowError)
-LINGER = 0.002  # seconds: while the worker is busy, an acknowledgement waits this long for a claim to ride on
+LINGER = 0.005  # seconds: while the worker is busy, an acknowledgement waits this long for a claim to ride on
 
 
 class Settler:
