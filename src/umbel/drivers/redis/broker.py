@@ -42,7 +42,7 @@ from umbel.wire.message import glance
 
 __all__ = ["RedisBroker"]
 
-VERBS = {Verb.ACK: b"A", Verb.RETRY: b"R", Verb.GIVE_BACK: b"G", Verb.BURY: b"B", Verb.PARK: b"P", Verb.DELAY: b"R"}
+VERBS = {Verb.ACK: b"D", Verb.RETRY: b"R", Verb.GIVE_BACK: b"G", Verb.BURY: b"B", Verb.PARK: b"P", Verb.DELAY: b"R"}
 MOST_PROMOTED = 1000  # messages in one step: a step holds up the server
 RECOVERED = re.compile(rb"\d{13}:1:\d")  # tags of claims that were taken over (see recover.lua)
 VALID = 500  # ms by the server's clock after which an order to recover is void
@@ -228,6 +228,8 @@ class RedisBroker(Broker):
 
     def _settle_args(self, settlement: Settlement) -> list[Any]:
         delivery, verb = settlement.delivery, settlement.verb
+        if verb is Verb.ACK and not settlement.records and not settlement.follow_ups:
+            return [delivery.tag, b"A"]
         fields: tuple[Any, ...] = ()
         if verb is Verb.RETRY:
             assert settlement.replacement is not None

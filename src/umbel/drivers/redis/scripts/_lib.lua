@@ -175,23 +175,25 @@ end
 
 -- Carry out one settlement, described by ARGV from position at. Returns 1 or 0 (claim not held), and the next position.
 -- ARGV: tag verb nfields fields... nrecords (key channel state fence ttl meta)... nfollow (base list due step raw)...
+-- A verb "A" has nothing behind it: an acknowledgement alone, as most are. With records or follow-ups it is "D".
 -- Invariant: it is asked first whether all places take what goes there, and the claim is removed last.
 local function settle(base, claims, lists, at, now)
-  local tag, verb, nfields = ARGV[at], ARGV[at + 1], tonumber(ARGV[at + 2])
+  local tag, verb = ARGV[at], ARGV[at + 1]
+  if verb == 'A' then return redis.call('HDEL', claims, tag, 's:' .. tag) == 0 and 0 or 1, at + 2 end
+  local nfields = tonumber(ARGV[at + 2])
   local f = at + 3
   local nrecords = tonumber(ARGV[f + nfields])
   local r = f + nfields + 1
   local nfollow = tonumber(ARGV[r + nrecords * 6])
   local w = r + nrecords * 6 + 1
   local after = w + nfollow * 5
-  local writes = verb ~= 'A' or nrecords + nfollow > 0
-  if writes and redis.call('HEXISTS', claims, tag) == 0 then return 0, after end
+  if redis.call('HEXISTS', claims, tag) == 0 then return 0, after end
   for o = w, after - 1, 5 do ask_push(ARGV[o], ARGV[o + 1], ARGV[o + 2], now) end
   if verb == 'R' then
     ask_push(ARGV[f], ARGV[f + 1], ARGV[f + 2], now)
   elseif verb == 'G' then
     redis.call('LLEN', lists[tonumber(ARGV[f]) + 1] or lists[1])
-  elseif verb ~= 'A' then
+  elseif verb ~= 'D' then
     ask_place(base, verb == 'B' and 'dead' or 'parked')
   end
   for i = 0, nrecords - 1 do
