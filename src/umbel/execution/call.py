@@ -4,22 +4,21 @@ from __future__ import annotations
 
 import time
 from contextvars import Token
-from dataclasses import dataclass, field
 from functools import cache
 from typing import Any, NamedTuple
+
+import msgspec
 
 from umbel.broker import plain
 from umbel.context import Context
 from umbel.execution.outcome import Action, Outcome, Replacement
-from umbel.forks import process
 from umbel.task import Task
 from umbel.wire.saferepr import one_line
 
 __all__ = ["Call", "own"]
 
 
-@dataclass(slots=True)
-class Call:
+class Call(msgspec.Struct, eq=False):
     """One message that is running."""
 
     tag: int
@@ -27,9 +26,9 @@ class Call:
     request: Context
     args: list[Any]
     kwargs: dict[str, Any]
-    began: float = field(default_factory=time.perf_counter)
+    pid: int  # of this process: what a task forks is another one
+    began: float  # time.perf_counter
     frame: Token[Any] | None = None
-    pid: int = field(default_factory=lambda: process.pid)
     said: tuple[str, Any] | None = None  # state and value, once the handlers of its class have heard them
 
     def outcome(

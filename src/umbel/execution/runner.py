@@ -161,7 +161,7 @@ class TaskRunner:
             logger.error("Received invalid task message: %s", reason)  # noqa: TRY400 - the traceback is ours
             kind = "refused" if isinstance(exc, ContentDisallowed) else "unreadable"
             return Outcome(job.tag, Action.BURY, "", time.perf_counter() - began, reason=reason, kind=kind)
-        call = Call(job.tag, task, request, request.args, request.kwargs)
+        call = Call(job.tag, task, request, request.args, request.kwargs, process.pid, began)
         if request.callbacks or request.errbacks or request.chain or request.chord:
             return self._cannot(call)
         call.frame = push_frame(task, request)

@@ -7,6 +7,8 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
 
+import msgspec
+
 from umbel.broker import Delivery, Verb
 from umbel.exceptions import DecodeError, SerializationError
 from umbel.execution.limits import Limits, limits_of
@@ -22,8 +24,7 @@ __all__ = ["Lost", "Postponed", "Refused", "Request", "Void", "admit", "lost", "
 SKEW = 1.0  # seconds that the clocks of a worker and its broker may differ
 
 
-@dataclass(slots=True, eq=False)
-class Request:
+class Request(msgspec.Struct, eq=False, gc=False):
     """A delivery that may run. `acked`: its task asked for an early acknowledgement, and has it."""
 
     delivery: Delivery
@@ -96,7 +97,8 @@ def _admit(
 ) -> Request | Refused | Void | Postponed:
     check_read(len(delivery.raw), limit)
     seen = glance(delivery.raw, limit=limit)
-    due, expires = moment(seen.eta), moment(seen.expires)
+    due = moment(seen.eta) if seen.eta else None
+    expires = moment(seen.expires) if seen.expires else None
     task = tasks.get(seen.task)
     if task is None:
         return Refused(delivery, Verb.PARK, seen.task, seen)
@@ -117,14 +119,12 @@ def void(request: Request, now: float, revoked: Container[str]) -> str | None:
     return "revoked" if request.glance.id in revoked else None
 
 
-def moment(text: str | None) -> float | None:
+def moment(text: str) -> float:
     """Return an ISO-8601 time as seconds since the epoch; without an offset it is UTC, as Celery reads it.
 
     Raises:
         ValueError: it is not such a time.
     """
-    if not text:
-        return None
     try:
         when = datetime.fromisoformat(text)
     except ValueError as exc:

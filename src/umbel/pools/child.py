@@ -41,7 +41,7 @@ KINDS = (SoftTimeLimitExceeded, HardLimit, Terminated)  # by why the testimony s
 MOST_THREADS = 10_000
 FAREWELL = 5.0  # seconds that a child has for its end, and at a stop for its start
 LAST_WORDS = 0.1  # seconds for a line in the log after that
-FLUSH_AFTER = 0.005  # seconds: an outcome does not wait longer than this for those behind it in the packet
+FLUSH_AFTER = 0.005  # seconds: an outcome does not wait longer than this for those behind it
 SEND_AGAIN, SENDS_WITHIN = 0.1, 5.0  # seconds, where the system has no open files or memory left for a frame
 
 
@@ -185,15 +185,10 @@ def serve(runner: Runner, slot: ChildSlot) -> None:
     """Run packets one after the other, until the parent closes the socket or sends an empty one."""
     testimony, end = slot.testimony, slot.socket
     slot.guard.dismissed = lambda: testimony.let_go
-    while True:
-        try:
-            jobs = decode_jobs(frames.receive(end))
-        except frames.Closed:
-            return
-        if not jobs:
-            return
-        unsent: list[Outcome] = []
-        since = time.monotonic()
+    unsent: list[Outcome] = []
+    since = 0.0
+    while jobs := next_jobs(slot, unsent):
+        since = since if unsent else time.monotonic()
         for job in jobs:
             testimony.start(job.tag)
             outcome = runner.run(job, slot.guard)
@@ -207,7 +202,20 @@ def serve(runner: Runner, slot: ChildSlot) -> None:
             if not testimony.record(encode_outcomes([outcome])) or time.monotonic() - since > FLUSH_AFTER:
                 deliver(slot, unsent)
                 since = time.monotonic()
+
+
+def next_jobs(slot: ChildSlot, unsent: list[Outcome]) -> list[Job]:
+    """Return the next packet; none: the end. If one is there already, what is unsent waits for more: each frame wakes the parent."""
+    try:
+        jobs = decode_jobs(frames.receive(slot.socket, socket.MSG_DONTWAIT if unsent else 0))
+    except BlockingIOError:
         deliver(slot, unsent)
+        return next_jobs(slot, unsent)
+    except frames.Closed:
+        jobs = []
+    if not jobs:
+        deliver(slot, unsent)
+    return jobs
 
 
 def deliver(slot: ChildSlot, unsent: list[Outcome]) -> None:

@@ -20,6 +20,7 @@ PACKET = 100_000  # bytes; the kernel refuses packets larger than the send buffe
 BUFFER = 1 << 20
 INT = 4  # bytes of a descriptor
 DESCRIPTOR = socket.CMSG_SPACE(INT)
+CUT = int(socket.MSG_CTRUNC)  # a plain number: the named one makes an object at each use
 
 
 class Closed(Exception):  # noqa: N818 - the end of a conversation, not an error
@@ -70,7 +71,7 @@ def receive(end: socket.socket, flags: int = 0) -> bytes:
         raise Closed from exc
     if not data:
         raise Closed
-    if told & socket.MSG_CTRUNC:  # the descriptor is gone, and the frame with it: who takes it for an empty one waits for ever
+    if told & CUT:  # the descriptor is gone, and the frame with it: who takes it for an empty one waits for ever
         raise OSError(errno.EMFILE, os.strerror(errno.EMFILE))
     if not ancillary:
         return data[1:]

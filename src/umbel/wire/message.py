@@ -16,7 +16,7 @@ from msgspec.structs import replace
 from umbel.exceptions import DecodeError, EncodeError, InvalidTaskError
 from umbel.wire import serializers
 from umbel.wire.compression import decompress
-from umbel.wire.headers import Glimpse, check_names
+from umbel.wire.headers import Glimpse, Headers, check_names
 from umbel.wire.jsontypes import dumps, loads
 from umbel.wire.saferepr import saferepr
 from umbel.wire.size import DEFAULT_LIMIT
@@ -143,13 +143,12 @@ def _check_types(message: Message) -> Glimpse:
         if not isinstance(headers.get(name), str) or not headers[name]:
             raise DecodeError(f"The header {name!r} of a task message is {saferepr(headers.get(name), 60)}, not a text.")
     glimpse = _convert({"headers": headers, "properties": message.properties}, Glimpse)
-    _check(glimpse)
+    _check(glimpse.headers)
     return glimpse
 
 
-def _check(glimpse: Glimpse) -> None:
+def _check(headers: Headers) -> None:
     """Refuse what the types of the headers let pass and must not be."""
-    headers = glimpse.headers
     if headers.timelimit is not None and len(headers.timelimit) == 1:
         raise DecodeError(f"The header 'timelimit' is {saferepr(headers.timelimit, 60)}. It must be [hard, soft], in seconds or null.")
     if not (headers.task.isprintable() and headers.id.isprintable()):
@@ -191,7 +190,7 @@ def _may_be_v1(raw: bytes) -> bool:
 
 
 def _glance(glimpse: Glimpse) -> Glance:
-    _check(glimpse)
+    _check(glimpse.headers)
     headers, properties = glimpse.headers, glimpse.properties
     priority, routing_key = 0, ""
     if properties is not None:

@@ -116,7 +116,8 @@ class RateLimits:
 
     def covers(self, request: Request) -> bool:
         """Answer whether the task of *request* is limited."""
-        return self._bucket(request.task) is not None
+        task = request.task
+        return (task.rate_limit is not None or bool(self._buckets)) and self._bucket(task) is not None
 
     def hold(self, request: Request, turn: float | None, now: float) -> PutOff | None:
         """Let *request*, which is covered and was given *turn* before, wait here and return None, or say how to put it off."""

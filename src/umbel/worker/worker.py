@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import gc
 import logging
 import os
 import platform
@@ -102,6 +103,7 @@ class Worker:
         self.app.broker.close()  # no connection may be open over the fork
         self.app.backend.close()
         with self.shutdown.seen_by_tasks():
+            gc.freeze()  # what is there now lives as long as the worker: no collection walks over it again, here or in a child
             self.pool.fork()
             try:
                 with self.shutdown.handled_signals():
