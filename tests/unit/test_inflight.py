@@ -88,6 +88,30 @@ def test_short_tasks_travel_in_packets_as_much_as_fits_into_the_horizon():
     assert inflight.room() == 0
 
 
+def test_behind_a_task_of_ten_milliseconds_one_more_waits_and_no_second_one():
+    """Another worker may have a free slot; and a slot without the next one would wait for it a tenth of its time."""
+    pool = Slots(2)
+    inflight = Inflight(pool, cap=None, most=3)
+    learn(inflight, pool, Short, 0.01)
+    assert inflight.room() == 4
+    inflight.add(requests(Short, 7))
+    packets = inflight.assign()
+    assert sorted(packet.slot.number for packet in packets) == [0, 0, 1, 1]
+    assert [len(packet.requests) for packet in packets] == [1] * 4, "each by itself, so that the one that waits can be taken back"
+    assert (len(inflight.waiting), inflight.room(), inflight.assign()) == (3, 0, [])
+    finish(inflight, packets[0].slot, [packets[0].requests[0][0]], 0.01)
+    assert [packet.slot for packet in inflight.assign()] == [packets[0].slot]
+
+
+def test_behind_a_task_that_runs_long_nothing_is_claimed():
+    pool = Slots(4)
+    inflight = Inflight(pool, cap=None, most=3)
+    learn(inflight, pool, Short, 0.01)
+    inflight.add(requests(Long, 3))
+    assert len(inflight.assign()) == 3
+    assert inflight.room() == 2, "for the one slot that does not run a long one"
+
+
 def test_no_claim_is_larger_than_its_bound():
     pool = Slots(8)
     inflight = Inflight(pool, cap=None, most=3)

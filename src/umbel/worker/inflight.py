@@ -1,7 +1,8 @@
 """What the worker holds: requests that wait for a slot, and those that were sent to one.
 
 How much is claimed adapts to how long tasks run. A task whose run time is known to be short travels in packets, as much
-as fits into the next 50 ms; any other goes by itself, to a slot that has nothing to do.
+as fits into the next 50 ms. Of those of 5 to 25 ms a slot holds the next one, so that it need not wait for it; any other goes by
+itself, to a slot that has nothing to do.
 
 What may have killed its process waits apart, and starts while no other such task has just started: when the process or the
 node dies, mostly one is counted and no other. After half a second the next may start beside it, so that long ones do not
@@ -24,7 +25,8 @@ from umbel.pools.base import Pool, Slot
 __all__ = ["Inflight", "Packet"]
 
 HORIZON = 0.05  # seconds of work that a slot may hold
-SHORT = 0.01  # seconds: what runs longer travels alone
+SHORT = 0.025  # seconds: what runs longer travels alone
+COARSE = 0.005  # seconds: what runs longer waits for no more than one other, as another worker may have a free slot
 PACKET_JOBS, PACKET_SECONDS = 64, 0.005
 MOST = 500  # messages in one claim
 LONG = 1e9
@@ -93,15 +95,17 @@ class Inflight:
         return max(0, min(most, self._soon() - len(self.waiting)))
 
     def _soon(self) -> int:
-        """Return how many more could start within the horizon. Less than a quarter of it is not worth a claim."""
+        """Return how many more the slots may hold. Less than a quarter of that is not worth a claim."""
         slots = [slot for slot in self._pool.slots if slot.pid and not slot.stalled]
         free = self.free()
         if self._overall is None or self._overall.mean >= SHORT or (slots and slots[0].capacity > 1):
             return free
-        seconds = sum(max(0.0, HORIZON - self._load[slot]) for slot in slots)
-        if not free and seconds < HORIZON * len(slots) / 4:
-            return 0
-        return max(free, int(seconds / max(self._overall.mean, QUICKEST)))
+        if self._overall.mean >= COARSE:
+            each, share = 2.0, sum(max(0, 2 - len(slot.jobs)) for slot in slots if self._load[slot] < HORIZON) / 2
+        else:
+            each = HORIZON / max(self._overall.mean, QUICKEST)
+            share = sum(max(0.0, HORIZON - self._load[slot]) for slot in slots) / HORIZON
+        return max(free, int(share * each)) if free or share >= len(slots) / 4 else 0
 
     def free(self) -> int:
         """Return how many requests could start at once."""
@@ -190,7 +194,7 @@ class Inflight:
             if len(slot.jobs) < slot.capacity and (slot.capacity > 1 or not slot.jobs):
                 return slot
             load = self._load[slot]
-            if slot.capacity == 1 and load < least:
+            if slot.capacity == 1 and load < least and (expected < COARSE or len(slot.jobs) < 2):  # noqa: PLR2004 - one runs, one waits
                 best, least = slot, load
         return best if expected < LONG else None
 
