@@ -1,7 +1,6 @@
 """Which process this is, for those who ask with every message: `os.getpid` is a system call, and three of them were a tenth of a task.
 
-A fork is noticed by Python's own hook. Who forks without it, as a library of C may, is not noticed here: what would share a connection
-asks the system.
+A fork is noticed by Python's own hook, which every program that goes on to run Python after a fork has to call (uWSGI's C code does, too).
 """
 
 from __future__ import annotations
