@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import re
 import time
 from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -91,19 +92,19 @@ class RedisBroker(Broker):
 
     def publish(self, items: Sequence[Item], *, timeout: float | None = None) -> None:
         refuse_odd_times(items)
-        if timeout is None:
-            self._publish(self._client, items)
-            return
-        client = self._client.hurried(timeout)
+        client = self._client if timeout is None else self._client.hurried(timeout)
         try:
-            self._publish(client, items)
+            if len(items) == 1 and items[0].due is None:  # as of delay(), which need not be sorted and cut
+                self._push_one(client, items[0].queue, items[0].priority, items[0].raw)
+            else:
+                self._publish(client, items)
         finally:
-            client.close()
+            if timeout is not None:
+                client.close()
 
     def _publish(self, client: Client, items: Sequence[Item]) -> None:
         by, begun = time.monotonic() + client.timeout, False
         for (queue, later, priority), group in grouped(items).items():
-            keys = self.keys(queue)
             for chunk in chunks(group, lambda item: len(item.raw)):
                 if begun and time.monotonic() > by:
                     raise BrokerUnavailable(f"Redis at {client.url} did not take all within {client.timeout:g} s.", maybe_sent=True)
@@ -111,16 +112,22 @@ class RedisBroker(Broker):
                     if later:
                         self._store(client, "publish", [arg for item in chunk for arg in self._push_args(item)], by)
                     else:
-                        self._push(client, keys, keys.ready[steps_of(self._steps, priority)], [item.raw for item in chunk], by)
+                        self._push(client, queue, priority, [item.raw for item in chunk], by)
                 except BrokerUnavailable as exc:
                     exc.maybe_sent = exc.maybe_sent or begun  # what came before this chunk is stored
                     raise
                 begun = True
 
-    def _push(self, client: Client, keys: Keys, ready: str, raws: list[bytes], by: float) -> None:
+    def _push_one(self, client: Client, queue: str, priority: int, raw: bytes, by: float = math.inf) -> None:
+        keys = self.keys(queue)
+        self._store(client, "publish_now", (keys.base, keys.ready[steps_of(self._steps, priority)], raw), by)
+
+    def _push(self, client: Client, queue: str, priority: int, raws: list[bytes], by: float) -> None:
         if len(raws) == 1:
-            self._store(client, "publish_now", (keys.base, ready, raws[0]), by)
+            self._push_one(client, queue, priority, raws[0], by)
             return
+        keys = self.keys(queue)
+        ready = keys.ready[steps_of(self._steps, priority)]
         # a script would copy every message twice more
         self._insist(client, client.pipeline([("LPUSH", ready, *raws), *self._confirmation(client)], by=by))
         with suppress(BrokerUnavailable):  # they are stored: who misses the bell finds them within LONGEST_WAIT
