@@ -16,10 +16,12 @@ import sys
 import tempfile
 import time
 from dataclasses import dataclass
+from datetime import UTC, datetime
 from pathlib import Path
 
-from _queues import APPS, QUEUES
+from _queues import APPS, HERE, QUEUES
 
+RESULTS = HERE / "results"
 RECORD = struct.Struct("<qq")
 TICK = os.sysconf("SC_CLK_TCK")
 
@@ -34,6 +36,9 @@ def arguments(description, *, rounds=5, count=None, queues=False):
     parser = argparse.ArgumentParser(description=description)
     parser.add_argument("--rounds", type=int, default=rounds)
     parser.add_argument("--json", type=Path, help="write the JSON here too")
+    parser.add_argument(
+        "--save", action="store_true", help="keep the JSON as benchmarks/results/<benchmark>.json, for plot.py and compare.py"
+    )
     if count is not None:
         parser.add_argument("--count", type=int, default=count)
     if queues:
@@ -274,7 +279,49 @@ def percentile(values, share):
 def machine():
     """What the figures were made on."""
     load = os.getloadavg()[0]
-    return {"python": platform.python_version(), "cpus": os.cpu_count(), "load_at_start": round(load, 2), "system": platform.platform()}
+    return {
+        "python": platform.python_version(),
+        "cpu": cpu_model(),
+        "cpus": os.cpu_count(),
+        "load_at_start": round(load, 2),
+        "system": platform.platform(),
+        "kernel": platform.release(),
+        "redis": redis_version(),
+    }
+
+
+def cpu_model():
+    """What the processor calls itself."""
+    with contextlib.suppress(OSError, StopIteration):
+        lines = Path("/proc/cpuinfo").read_text().splitlines()
+        return next(line.partition(":")[2].strip() for line in lines if line.startswith("model name"))
+    return platform.processor() or "?"
+
+
+def redis_version():
+    """The version of the Redis that is measured; without one, nothing."""
+    if url := os.environ.get("BENCH_REDIS_URL"):
+        import redis
+
+        with contextlib.suppress(redis.RedisError), redis.Redis.from_url(url) as client:
+            return client.info("server")["redis_version"]
+        return None
+    if binary := shutil.which("redis-server"):
+        said = subprocess.run([binary, "--version"], capture_output=True, text=True, check=False).stdout.split()
+        return next((word.removeprefix("v=") for word in said if word.startswith("v=")), None)
+    return None
+
+
+def commit():
+    """The commit that is checked out, with a + if files differ from it; None outside of a repository."""
+    try:
+        head = subprocess.run(["git", "rev-parse", "--short=12", "HEAD"], cwd=HERE, capture_output=True, text=True, check=True).stdout
+        # The results themselves change while a whole suite is measured.
+        changes = ["git", "status", "--porcelain", "--untracked-files=no", "--", ":/", ":!/benchmarks/results"]
+        changed = subprocess.run(changes, cwd=HERE, capture_output=True, text=True, check=True).stdout
+    except (OSError, subprocess.CalledProcessError):
+        return None
+    return head.strip() + ("+" if changed.strip() else "")
 
 
 def versions(queues):
@@ -305,9 +352,14 @@ def table(title, head, rows):
 
 def finish(result, options):
     """Print the JSON, and write it where it was asked for."""
+    made = {"date": datetime.now(UTC).isoformat(timespec="seconds"), "commit": commit()}
+    result = {"benchmark": result["benchmark"]} | made | result
     text = json.dumps(result, indent=2)
     if options.json:
         options.json.write_text(text + "\n")
+    if options.save:
+        RESULTS.mkdir(exist_ok=True)
+        (RESULTS / f"{result['benchmark']}.json").write_text(text + "\n")
     print(text)
 
 

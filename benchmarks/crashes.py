@@ -12,7 +12,6 @@ import signal
 import sys
 import tempfile
 import time
-from datetime import UTC, datetime
 from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
@@ -228,7 +227,7 @@ def main():
     plain = ("scenario", "system", "called", "lost", "stuck", "extra runs")
     rest = [", ".join(f"{k}: {v}" for k, v in row.items() if k not in plain) for row in rows]
     table("what became of the calls", (*plain, ""), [[*(row[k] for k in plain), more] for row, more in zip(rows, rest, strict=True)])
-    finish({"benchmark": "crashes", "date": datetime.now(UTC).date().isoformat(), "machine": machine(), "rows": rows}, options)
+    finish({"benchmark": "crashes", "machine": machine(), "rows": rows}, options)
 
 
 if __name__ == "__main__":

@@ -216,7 +216,8 @@ def main():
             found = one_round(options, folder)
         except BenchError as exc:
             raise SystemExit(str(exc)) from None
-    result = {"benchmark": "delays", "broker": options.broker, "machine": machine(), "versions": versions([UMBEL]), "case": found}
+    name = "delays" if options.broker == "redis" else f"delays_{options.broker}"
+    result = {"benchmark": name, "broker": options.broker, "machine": machine(), "versions": versions([UMBEL]), "case": found}
     rows = [[key, f"{value:,.1f}" if isinstance(value, float) else value] for key, value in found.items() if not isinstance(value, dict)]
     rows += [
         [f"{key} {part}", f"{value:,.1f}"]

@@ -62,7 +62,8 @@ def main():
         os.sched_setaffinity(0, {min(os.sched_getaffinity(0))})  # what is started from here on inherits it
     queues = list({queue.module: queue for queue in reversed(chosen(options.only))}.values())[::-1]  # shapes of a worker do not matter here
     cases = list(cases_of(queues))
-    result = {"benchmark": "publish", "one_cpu": options.one_cpu, "machine": machine(), "versions": versions(queues), "runs": []}
+    name = "publish_one_cpu" if options.one_cpu else "publish"
+    result = {"benchmark": name, "one_cpu": options.one_cpu, "machine": machine(), "versions": versions(queues), "runs": []}
     with redis_server() as server, tempfile.TemporaryDirectory(prefix="umbel-bench-") as folder:
         message = sample(server, folder)
         result["bytes_per_message"] = message.stat().st_size
