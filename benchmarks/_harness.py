@@ -53,11 +53,41 @@ def chosen(only):
     if unknown := set(wanted) - {queue.name for queue in QUEUES}:
         raise SystemExit(f"There is no queue {', '.join(sorted(unknown))}. There are: {', '.join(queue.name for queue in QUEUES)}.")
     queues = [queue for queue in QUEUES if not wanted or queue.name in wanted]
-    present = [queue for queue in queues if queue.installed]
+    present = []
     for queue in queues:
-        if queue not in present:
+        if not queue.installed:
             say(f"{queue.name}: not installed, left out (benchmarks/setup_peers.sh installs it)")
+        elif queue.store and (failed := store(queue, "ping")):
+            say(f"{queue.name}: its store does not answer, left out: {failed.splitlines()[-1]}")
+        else:
+            present.append(queue)
     return present
+
+
+def store(queue, what):
+    """Make or drop the store of a queue that does not use Redis, or ask whether it is there; return what it said if that failed."""
+    command = [str(queue.python), str(APPS / queue.store), what]
+    done = subprocess.run(command, cwd=APPS, capture_output=True, text=True, timeout=60, check=False)
+    return (done.stderr.strip() or f"exit code {done.returncode}") if done.returncode else ""
+
+
+@contextlib.contextmanager
+def emptied(queue, server):
+    """Give the queue an empty store for the length of the block.
+
+    Raises:
+        BenchError: its store, which is not Redis, cannot be made.
+    """
+    server.clear()
+    if not queue.store:
+        yield
+        return
+    if failed := store(queue, "make"):
+        raise BenchError(f"{queue.name}: {failed[-800:]}")
+    try:
+        yield
+    finally:
+        store(queue, "drop")
 
 
 def say(text):

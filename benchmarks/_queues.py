@@ -9,6 +9,7 @@ HERE = Path(__file__).resolve().parent
 APPS = HERE / "peers"
 OURS = Path(sys.executable).parent  # umbel is measured on the interpreter that runs the benchmark
 PEERS = HERE.parent / ".cache" / "bench-peers"
+MANY = 1_000_000  # as many as are asked for
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -22,6 +23,8 @@ class Queue:
     slots: str = "1"  # tasks at once in its one process
     stores: bool = True  # does it store results by default?
     bulk: bool = False
+    can_store: bool = True  # is it measured with results on, too?
+    store: str = ""  # a program of `peers` that makes and drops its store, if that is not Redis
     most: int = 20_000  # tasks of one round: slow ones get fewer, a rate needs no more
 
     @property
@@ -45,7 +48,8 @@ class Queue:
     @property
     def package(self):
         """What it imports."""
-        return {"client_app": "redis", "taskiq_app": "taskiq_redis"}.get(self.module, self.module.removesuffix("_app"))
+        other = {"client_app": "redis", "own_client_app": "umbel", "taskiq_app": "taskiq_redis"}
+        return other.get(self.module, self.module.removesuffix("_app"))
 
     def command(self):
         """The command line of its worker."""
@@ -54,8 +58,16 @@ class Queue:
 
 
 QUEUES = (
-    Queue(name="umbel", module="umbel_app", environment="", worker="umbel -A umbel_app worker -P prefork -c 1", stores=False, bulk=True),
-    Queue(name="celery", module="celery_app", environment="main", worker="celery -A celery_app worker -c 1", stores=False),
+    Queue(
+        name="umbel",
+        module="umbel_app",
+        environment="",
+        worker="umbel -A umbel_app worker -P prefork -c 1",
+        stores=False,
+        bulk=True,
+        most=MANY,
+    ),
+    Queue(name="celery", module="celery_app", environment="main", worker="celery -A celery_app worker -c 1", stores=False, most=15_000),
     Queue(name="dramatiq", module="dramatiq_app", environment="main", worker="dramatiq dramatiq_app -p 1", slots="8 threads", stores=False),
     Queue(name="huey", module="huey_app", environment="main", worker="huey_consumer huey_app.huey -q -k process -w 1"),
     Queue(name="huey-thread", module="huey_app", environment="main", worker="huey_consumer huey_app.huey -q", slots="1 thread"),
@@ -87,5 +99,29 @@ QUEUES = (
     ),
     Queue(name="streaq", module="streaq_app", environment="main", worker="streaq run streaq_app:worker", slots="16 coroutines", bulk=True),
     Queue(name="ardiq", module="ardiq_app", environment="ardiq", worker="ardiq run ardiq_app:app -q", slots="16 coroutines", bulk=True),
+    Queue(
+        name="procrastinate",
+        module="procrastinate_app",
+        environment="procrastinate",
+        worker="procrastinate --log-level=warning -a procrastinate_app.app worker",
+        slots="1 coroutine",
+        stores=False,
+        can_store=False,
+        store="procrastinate_store.py",
+        bulk=True,
+        most=2_000,
+    ),
+    Queue(
+        name="bare-loop",
+        module="umbel_app",
+        environment="",
+        worker="python bare_loop.py",
+        stores=False,
+        can_store=False,
+        bulk=True,
+        most=MANY,
+    ),
 )
+FLOOR = QUEUES[-1]
 CLIENT = Queue(name="bare client", module="client_app", environment="", bulk=True)
+OWN_CLIENT = Queue(name="own client", module="own_client_app", environment="")

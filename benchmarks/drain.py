@@ -2,7 +2,8 @@
 
 Each run: an empty database, the queue is filled, then the worker starts. Each task appends its time to a file (peers/ledger.py); the
 clock runs from the first record to the last one, so neither start nor end of the worker counts, and nobody's own figures are believed.
-Every number must be there; repeats are reported. Rounds are interleaved; the result is the median.
+Every number must be there; repeats are reported. Rounds are interleaved; the result is the median. The last entry, bare-loop, is no queue
+but a floor: one process that claims, decodes and runs umbel's own messages, and does nothing else.
 """
 
 import tempfile
@@ -14,6 +15,7 @@ from _harness import (
     arguments,
     chosen,
     count_of,
+    emptied,
     environment,
     finish,
     interleaved,
@@ -28,14 +30,14 @@ from _harness import (
     tree_cpu,
     versions,
 )
+from _queues import FLOOR
 
 LIMIT = 120  # seconds for one drain; what did not finish is rated by what it did
 
 
 def drain(queue, results, count, server):
     """Fill and drain once; return the figures of the run."""
-    server.clear()
-    with tempfile.TemporaryDirectory(prefix="umbel-bench-") as folder:
+    with emptied(queue, server), tempfile.TemporaryDirectory(prefix="umbel-bench-") as folder:
         ledger = Path(folder) / "ledger"
         env = environment(server.url, results=results, ledger=ledger)
         send(queue, "bulk" if queue.bulk else "loop", count, env=env)
@@ -83,14 +85,14 @@ def figures(found, count):
 
 
 def main():
-    parser = arguments(__doc__.splitlines()[0], count=20_000, queues=True, rounds=3)
+    parser = arguments(__doc__.splitlines()[0], count=50_000, queues=True, rounds=3)
     parser.add_argument(
         "--results", choices=("off", "on", "both"), default="both", help="are results stored? (default: both, one after the other)"
     )
     options = parser.parse_args()
     queues = chosen(options.only)
     modes = {"off": [False], "on": [True], "both": [False, True]}[options.results]
-    cases = [(queue, results) for queue in queues for results in modes]
+    cases = [(queue, results) for queue in queues for results in modes if queue.can_store or not results]
     result = {"benchmark": "drain", "machine": machine(), "versions": versions(queues), "runs": []}
     with redis_server() as server:
         for number, (queue, results) in interleaved(cases, options.rounds):
@@ -105,7 +107,8 @@ def main():
             say(f"round {number}: {queue.name}, results {'on' if results else 'off'}: {run['rate']:,.0f}/s{missing}")
             result["runs"].append(label | run)
     result["medians"] = medians(cases, result["runs"])
-    show(result["medians"])
+    result["ratios"] = ratios(result["medians"])
+    show(result["medians"], result["ratios"])
     finish(result, options)
 
 
@@ -133,8 +136,30 @@ def medians(cases, runs):
     return found
 
 
-def show(lines):
-    """Print the table, the fastest first."""
+def ratios(lines):
+    """The figures that umbel is held to, from the medians; what was not measured is None."""
+    found = {(line["queue"], line["results"]): line for line in lines}
+
+    def ratio(results, rates):
+        ours, theirs = found.get(("umbel", results)), max(rates, default=None)
+        return ours["rate"]["median"] / theirs if ours and theirs else None
+
+    def rates(results, wanted):
+        return [line["rate"]["median"] for (name, stored), line in found.items() if stored == results and wanted(name)]
+
+    value = {}
+    for name, results in (("off", False), ("on", True)):
+        value[f"over_celery_results_{name}"] = ratio(results, rates(results, lambda queue: queue == "celery"))
+        value[f"over_best_other_results_{name}"] = ratio(results, rates(results, lambda queue: queue not in {"umbel", FLOOR.name}))
+    value["over_bare_loop"] = ratio(False, rates(False, lambda queue: queue == FLOOR.name))
+    for name, results in (("off", False), ("on", True)):
+        ours = found.get(("umbel", results))
+        value[f"worker_cpu_ms_per_task_results_{name}"] = ours["worker_cpu_us_per_task"] / 1000 if ours else None
+    return value
+
+
+def show(lines, found):
+    """Print the table, the fastest first, and the ratios."""
     head = ("queue", "results", "at once", "median/s", "rounds/s", "x celery", "worker us", "redis us", "missing", "repeated")
     rows = [
         (
@@ -152,6 +177,8 @@ def show(lines):
         for line in sorted(lines, key=lambda line: (line["results"], -line["rate"]["median"]))
     ]
     table("Drain of no-op tasks (*: the queue's own default for results; us: CPU per task)", head, rows)
+    said = [f"{name.replace('_', ' ')} {value:.3g}" if value else f"{name.replace('_', ' ')} not measured" for name, value in found.items()]
+    say(f"  umbel: {'; '.join(said)}")
 
 
 if __name__ == "__main__":

@@ -3,6 +3,7 @@
 #   main   all of them that live together; with the Python of .venv, so that both sides run on the same interpreter
 #   arq    wants an older Redis client than the others
 #   ardiq  wants Python >= 3.12; its figures are those of that Python
+#   procrastinate  works on Postgres, and would bring its own version of what the others share
 # What cannot be installed is skipped with a line. Run again, it installs what is missing. PYTHON=... chooses the interpreter of main.
 set -u
 cd "$(dirname "$0")/.."
@@ -40,6 +41,9 @@ for package in "celery[redis]~=5.7.0" "redis[hiredis]" "dramatiq[redis]" huey rq
     install main "$python" "$package"
 done
 install arq "$python" arq
+for package in "psycopg[binary]" procrastinate; do
+    install procrastinate "$python" "$package"
+done
 newer=$(newest)
 if [ -n "$newer" ]; then
     install ardiq "$newer" ardiq
