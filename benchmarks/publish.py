@@ -1,8 +1,10 @@
 """How fast one producer process sends calls to Redis: umbel beside other queues, and beside a bare client that sends the same bytes.
 
 Each run is a fresh process that first sends some calls to warm up, then times its loop by itself (peers/send.py): only the public call of
-each queue stands in the loop. The bare client pushes the very bytes of a call of umbel's, one command per message (loop) and 500
-per command (bulk). Results are off, and also on for Celery and umbel, as Celery's calls cost more then. Rounds are interleaved.
+each queue stands in the loop. "async" is `adelay()` from 100 coroutines of one loop. The bare client (redis-py) pushes the very bytes of
+a call of umbel's: one command per message (loop), 500 commands of one message in one round trip (pipeline), 500 messages in one command
+(bulk). The own client does the first of these with the client of umbel's Redis driver. Results are off, and also on for Celery and
+umbel, as Celery's calls cost more then. Rounds are interleaved.
 """
 
 import os
@@ -13,6 +15,7 @@ from _harness import (
     BenchError,
     arguments,
     chosen,
+    emptied,
     environment,
     finish,
     interleaved,
@@ -24,7 +27,7 @@ from _harness import (
     table,
     versions,
 )
-from _queues import CLIENT, QUEUES
+from _queues import CLIENT, FLOOR, OWN_CLIENT, QUEUES
 
 WARMUP = 100
 KEY = "celery"  # the queue of umbel's calls, in Celery's own layout
@@ -50,8 +53,11 @@ def cases_of(queues):
             yield queue, "bulk", False
         if queue.name in ("umbel", "celery"):
             yield queue, "loop", True
-    yield CLIENT, "loop", False
-    yield CLIENT, "bulk", False
+        if queue.name == "umbel":
+            yield queue, "async", False
+    yield OWN_CLIENT, "loop", False
+    for way in ("loop", "pipeline", "bulk"):
+        yield CLIENT, way, False
 
 
 def main():
@@ -60,7 +66,9 @@ def main():
     options = parser.parse_args()
     if options.one_cpu:
         os.sched_setaffinity(0, {min(os.sched_getaffinity(0))})  # what is started from here on inherits it
-    queues = list({queue.module: queue for queue in reversed(chosen(options.only))}.values())[::-1]  # shapes of a worker do not matter here
+    queues = list({queue.module: queue for queue in reversed(chosen(options.only)) if queue != FLOOR}.values())[
+        ::-1
+    ]  # shapes of a worker do not matter here
     cases = list(cases_of(queues))
     name = "publish_one_cpu" if options.one_cpu else "publish"
     result = {"benchmark": name, "one_cpu": options.one_cpu, "machine": machine(), "versions": versions(queues), "runs": []}
@@ -68,11 +76,12 @@ def main():
         message = sample(server, folder)
         result["bytes_per_message"] = message.stat().st_size
         for number, (queue, way, results) in interleaved(cases, options.rounds):
-            server.clear()
-            count = options.count * (5 if way == "bulk" else 1)
+            count = options.count * (1 if way == "loop" else 5)
             label = {"round": number, "queue": queue.name, "way": way, "results": results}
+            env = environment(server.url, results=results, BENCH_BYTES=str(message))
             try:
-                run = send(queue, way, count, env=environment(server.url, results=results, BENCH_BYTES=str(message)), warmup=WARMUP)
+                with emptied(queue, server):
+                    run = send(queue, way, count, env=env, warmup=WARMUP)
             except BenchError as exc:
                 say(str(exc))
                 result["runs"].append(label | {"error": str(exc)})
@@ -110,7 +119,10 @@ def ratios(lines):
         "loop_over_celery": ratio(loop, ("celery", "loop", False)),
         "loop_over_celery_with_results": ratio(("umbel", "loop", True), ("celery", "loop", True)),
         "bulk_over_loop": ratio(bulk, loop),
+        "async_over_loop": ratio(("umbel", "async", False), loop),
+        "loop_over_own_client": ratio(loop, (OWN_CLIENT.name, "loop", False)),
         "loop_over_bare_client": ratio(loop, (CLIENT.name, "loop", False)),
+        "bulk_over_pipelined": ratio(bulk, (CLIENT.name, "pipeline", False)),
         "bulk_over_bare_client": ratio(bulk, (CLIENT.name, "bulk", False)),
     }
 

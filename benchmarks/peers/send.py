@@ -1,4 +1,6 @@
-"""Sends calls through one app and says how long it took: python send.py MODULE loop|bulk COUNT WARMUP.
+"""Sends calls through one app and says how long it took: python send.py MODULE WAY COUNT WARMUP.
+
+The way is a function of the module (loop, bulk, pipeline); "async" is its from_coroutines, as async cannot be a name.
 
 The warm-up opens connections and fills caches; its calls are numbered from -1 down, so that a ledger can leave them out.
 """
@@ -38,7 +40,7 @@ def run(send, warm, numbers):
 
 def main():
     module, way, count, warmup = sys.argv[1], sys.argv[2], int(sys.argv[3]), int(sys.argv[4])
-    send = getattr(importlib.import_module(module), way)
+    send = getattr(importlib.import_module(module), {"async": "from_coroutines"}.get(way, way))
     warm, numbers = range(-warmup, 0), range(count)
     seconds, used = asyncio.run(run_async(send, warm, numbers)) if inspect.iscoroutinefunction(send) else run(send, warm, numbers)
     print(json.dumps({"count": count, "seconds": seconds, "cpu_seconds": used}))
