@@ -1,7 +1,8 @@
-"""What it costs to start: `import umbel`, `umbel --help`, and the memory of an idle worker with one child, beside Celery.
+"""What it costs to start: `import umbel`, `umbel --help`, a worker until it is ready, and its memory when it is idle, beside Celery.
 
-Times are medians of fresh processes, with a bare interpreter beside them. Memory is the proportional set size (PSS: a shared page counts
-by its share) of the whole process tree, from /proc/*/smaps_rollup, when the worker has run one task and is idle again.
+Times are medians of fresh processes, with a bare interpreter beside them. A worker is ready when its log says so (`-l INFO`, one child).
+Memory is the proportional set size (PSS: a shared page counts by its share) of the whole process tree, from /proc/*/smaps_rollup, when
+the worker has run one task and is idle again.
 """
 
 import json
@@ -86,6 +87,16 @@ def import_times(rounds, env):
     return {name: summary(values) for name, values in found.items()}, modules
 
 
+def ready_time(queue, server):
+    """Milliseconds from the start of a worker's process to the line in its log that says it is ready."""
+    server.clear()
+    with tempfile.TemporaryDirectory(prefix="umbel-bench-") as folder:
+        log, start = Path(folder) / "worker.log", time.perf_counter()
+        with running([*queue.command(), "-l", "INFO"], env=environment(server.url), folder=folder):
+            wait_until(lambda: b" ready." in log.read_bytes(), 60, f"{queue.name}: not ready in 60 s", pause=0.002)
+            return (time.perf_counter() - start) * 1000
+
+
 def idle_worker(queue, results, server, seconds):
     """Start a worker, let it run one task, and look at it when it is idle."""
     server.clear()
@@ -116,7 +127,13 @@ def main():
     result["ms"], result["modules"] = import_times(options.rounds, environment("redis://127.0.0.1:1/0"))
     result["workers"] = {}
     with redis_server() as server:
-        runs = {}
+        ready, runs = {}, {}
+        for _, queue in interleaved([queue for queue in queues if queue in (UMBEL, CELERY)], options.workers):
+            try:
+                ready.setdefault(f"{queue.name} worker to ready", []).append(ready_time(queue, server))
+            except BenchError as exc:
+                say(str(exc))
+        result["ms"] |= {name: summary(values) for name, values in ready.items()}
         for _, queue in interleaved(queues, options.workers):
             try:
                 runs.setdefault(queue.name, []).append(idle_worker(queue, False, server, options.seconds))
