@@ -6,11 +6,11 @@ PY := .venv/bin/python
 ARGS ?=
 
 .DEFAULT_GOAL := help
-.PHONY: help env demo dev test lint format types bench chaos docs clean
+.PHONY: help env demo dev test lint format types bench bench-compare chaos docs clean
 
 help: ## show this list
 	@echo "umbel: make <target>"
-	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  %-8s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  %-13s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 
 env: ## make or refresh the environment in .venv
 	@scripts/bootstrap.sh
@@ -35,8 +35,11 @@ format: env ## let ruff rewrite what it can
 types: env ## mypy --strict
 	@.venv/bin/mypy
 
-bench: env ## the benchmarks; each prints JSON (ARGS="publish" for one)
+bench: env ## the benchmarks; each prints JSON and keeps it in benchmarks/results (ARGS="publish --rounds 1" for one)
 	@scripts/bench.sh $(ARGS)
+
+bench-compare: env ## benchmarks/results beside those of the last release (ARGS="OLD NEW": folders or revisions; --worse)
+	@$(PY) benchmarks/compare.py $(ARGS)
 
 SEEDS ?= 20
 SECONDS ?= 120
