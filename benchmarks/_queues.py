@@ -97,7 +97,15 @@ QUEUES = (
         slots="100 coroutines",
         stores=False,
     ),
-    Queue(name="streaq", module="streaq_app", environment="main", worker="streaq run streaq_app:worker", slots="16 coroutines", bulk=True),
+    Queue(
+        name="streaq",
+        module="streaq_app",
+        environment="main",
+        worker="streaq run streaq_app:worker",
+        slots="16 coroutines",
+        bulk=True,
+        most=10_000,
+    ),
     Queue(name="ardiq", module="ardiq_app", environment="ardiq", worker="ardiq run ardiq_app:app -q", slots="16 coroutines", bulk=True),
     Queue(
         name="procrastinate",

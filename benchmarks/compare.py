@@ -21,7 +21,20 @@ HIGHER = re.compile(r"(^|_)(rate|over|times|efficiency|speedup)(_|$)|_per_s$|^of
 LOWER = re.compile(
     r"^(p50|p99)$|(_ms|_s|_us|_mb|_percent|_per_task|_per_call|_per_message)$|^(client_commands|round_trips)$|^ms(\.|$)|^seconds$"
 )
-NAMES = ("added_ms", "pool", "queue", "way", "what", "results", "system", "scenario", "case", "name")  # of what a line of a list is about
+NAMES = (
+    "added_ms",
+    "driver",
+    "lease",
+    "pool",
+    "queue",
+    "way",
+    "what",
+    "results",
+    "system",
+    "scenario",
+    "case",
+    "name",
+)  # of what a line of a list is about
 LEFT_OUT = {
     "runs",
     "rounds",
@@ -91,6 +104,8 @@ def read(source):
     """Return the results of a folder or of a revision, by the name of the benchmark."""
     if Path(source).is_dir():
         return {path.stem: json.loads(path.read_text()) for path in sorted(Path(source).glob("*.json"))}
+    if source == str(RESULTS):
+        return {}
     folder = RESULTS.relative_to(ROOT).as_posix()
     names = git("ls-tree", "--name-only", source, f"{folder}/").split()
     return {Path(name).stem: json.loads(git("show", f"{source}:{name}")) for name in names if name.endswith(".json")}

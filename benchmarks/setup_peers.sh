@@ -3,7 +3,7 @@
 #   main   all of them that live together; with the Python of .venv, so that both sides run on the same interpreter
 #   arq    wants an older Redis client than the others
 #   ardiq  wants Python >= 3.12; its figures are those of that Python
-#   procrastinate  works on Postgres, and would bring its own version of what the others share
+#   procrastinate  works on Postgres, and shares nothing with the others
 # What cannot be installed is skipped with a line. Run again, it installs what is missing. PYTHON=... chooses the interpreter of main.
 set -u
 cd "$(dirname "$0")/.."
