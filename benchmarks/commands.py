@@ -5,6 +5,7 @@ name (`commandstats`, which counts what scripts call, too), and once under MONIT
 A round trip is a read event of the server or a write event, whichever are fewer: what is pipelined is one, but a request that is larger
 than 16 KB is read in several parts, and a large reply is written in several.
 The drain is counted from its first record to its last, as in drain.py; what a worker does at its start and at its end is left out.
+The counters are those of the whole server: with BENCH_REDIS_URL nobody else may use it.
 """
 
 import contextlib
@@ -159,7 +160,7 @@ def main():
     options = parser.parse_args()
     if options.rounds != 1:
         parser.error("counts need no rounds")
-    queues = chosen(options.only)
+    queues = [queue for queue in chosen(options.only) if not queue.store]  # only Redis is asked
     result = {"benchmark": "commands", "machine": machine(), "versions": versions(queues), "cases": []}
     with redis_server() as server:
         for queue, what, results in cases_of(queues):

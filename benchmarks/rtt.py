@@ -102,7 +102,7 @@ def main():
     parser.add_argument("--results", choices=("off", "on"), default="off")
     parser.set_defaults(only="umbel,celery")
     options = parser.parse_args()
-    queues = chosen(options.only)
+    queues = [queue for queue in chosen(options.only) if not queue.store]  # the proxy stands before Redis
     distances = [float(value) for value in options.ms.split(",")]
     cases = [(queue, what, distance) for queue in queues for what in ("loop", "drain") for distance in distances]
     result = {"benchmark": "rtt", "results": options.results, "machine": machine(), "versions": versions(queues)}
