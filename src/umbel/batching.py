@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import os
 import queue
 import threading
@@ -10,6 +11,7 @@ import time
 from collections.abc import Callable
 from concurrent.futures import Future
 from typing import TYPE_CHECKING
+from weakref import WeakKeyDictionary
 
 from umbel import publish, states
 from umbel.exceptions import BackendUnavailable, SerializationError
@@ -18,6 +20,8 @@ if TYPE_CHECKING:
     from umbel.app import Umbel
 
 __all__ = ["Sender", "Watcher"]
+
+Sending = tuple[publish.Draft, "asyncio.Future[None]"]
 
 MOST = 500  # messages in one step of the broker
 FIRST_LOOK, LAST_LOOK = 0.01, 0.25  # seconds between two looks for results: at first, and after a while
@@ -50,7 +54,8 @@ class Sender:
     def __init__(self, app: Umbel) -> None:
         self._app = app
         self.pid = os.getpid()
-        self._waiting: queue.SimpleQueue[tuple[publish.Draft, Future[None]]] = queue.SimpleQueue()
+        self._gathered: WeakKeyDictionary[asyncio.AbstractEventLoop, list[Sending]] = WeakKeyDictionary()  # in this turn of each loop
+        self._waiting: queue.SimpleQueue[tuple[asyncio.AbstractEventLoop, list[Sending]]] = queue.SimpleQueue()
         self._worker = Worker("umbel-sender", self._run)
 
     async def send(self, draft: publish.Draft) -> None:
@@ -61,11 +66,22 @@ class Sender:
         """
         if self._app.breaker.outage is not None:  # known before it would wait behind the call that tries again
             self._app.breaker.refuse(self._app.broker)
-        future: Future[None] = Future()
-        with self._worker.lock:
-            self._waiting.put((draft, future))
-            self._worker.ensure()
-        await asyncio.wrap_future(future)
+        loop = asyncio.get_running_loop()
+        sent: asyncio.Future[None] = loop.create_future()
+        if (gathered := self._gathered.get(loop)) is None:
+            gathered = self._gathered[loop] = []
+            loop.call_soon(self._hand_over, loop)
+        gathered.append((draft, sent))
+        if len(gathered) == MOST:  # what is sent in one step of the broker is told together, too
+            self._hand_over(loop)
+        await sent
+
+    def _hand_over(self, loop: asyncio.AbstractEventLoop) -> None:
+        """Give the thread what came together in one turn: each time it wakes, the loop may have to wait for it."""
+        if (gathered := self._gathered.pop(loop, None)) is not None:
+            with self._worker.lock:
+                self._waiting.put((loop, gathered))
+                self._worker.ensure()
 
     def _run(self) -> None:
         while True:
@@ -77,22 +93,33 @@ class Sender:
                         self._worker.ended()
                         return
                 continue
-            while len(batch) < MOST and not self._waiting.empty():
+            while sum(len(sendings) for _, sendings in batch) < MOST and not self._waiting.empty():
                 batch.append(self._waiting.get())
             self._publish(batch)
 
-    def _publish(self, batch: list[tuple[publish.Draft, Future[None]]]) -> None:
+    def _publish(self, batch: list[tuple[asyncio.AbstractEventLoop, list[Sending]]]) -> None:
         # A coroutine that was cancelled before its batch left sends nothing.
-        batch = [(draft, future) for draft, future in batch if future.set_running_or_notify_cancel()]
+        drafts = [draft for _, sendings in batch for draft, sent in sendings if not sent.cancelled()]
+        failed: Exception | None = None
         try:
-            if batch:
-                publish.publish(self._app, [draft for draft, _ in batch])
+            if drafts:
+                publish.publish(self._app, drafts)
         except Exception as exc:  # noqa: BLE001 - told to every sender
-            for _, future in batch:
-                future.set_exception(exc)
+            failed = exc
+        for loop, sendings in batch:
+            with contextlib.suppress(RuntimeError):  # it was closed: nobody waits there any more
+                loop.call_soon_threadsafe(tell, sendings, failed)
+
+
+def tell(sendings: list[Sending], failed: Exception | None) -> None:
+    """Say on their loop to all who sent in one turn what became of it."""
+    for _, sent in sendings:
+        if sent.done():  # cancelled meanwhile
+            continue
+        if failed is None:
+            sent.set_result(None)
         else:
-            for _, future in batch:
-                future.set_result(None)
+            sent.set_exception(failed)
 
 
 class Watcher:

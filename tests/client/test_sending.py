@@ -310,6 +310,40 @@ def test_coroutines_send_together(app, add):
     assert app.broker.depth(["celery"])["celery"].ready == 100
 
 
+def test_what_coroutines_send_in_one_turn_goes_in_few_steps_of_the_broker(app, add, monkeypatch):
+    import asyncio
+
+    steps = []
+    publish = type(app.broker).publish
+
+    def counted(self, items, **how):
+        steps.append(len(items))
+        publish(self, items, **how)
+
+    monkeypatch.setattr(type(app.broker), "publish", counted)
+
+    async def many():
+        return await asyncio.gather(*(add.adelay(number) for number in range(1200)))
+
+    assert len(asyncio.run(many())) == app.broker.depth(["celery"])["celery"].ready == 1200
+    assert sum(steps) == 1200
+    assert max(steps) == 500
+    assert len(steps) <= 4
+
+
+def test_a_coroutine_that_is_cancelled_before_its_turn_ends_sends_nothing_and_the_others_send(app, add):
+    import asyncio
+
+    async def one_of_three():
+        calls = [asyncio.ensure_future(add.adelay(number)) for number in range(3)]
+        asyncio.get_running_loop().call_soon(calls[1].cancel)
+        return await asyncio.gather(*calls, return_exceptions=True)
+
+    first, second, third = asyncio.run(one_of_three())
+    assert isinstance(second, asyncio.CancelledError)
+    assert {message["headers"]["id"] for message in sent(app)} == {first.id, third.id}
+
+
 def test_a_shared_task_finds_the_app_of_whoever_calls(app):
     from concurrent.futures import ThreadPoolExecutor
 
