@@ -97,6 +97,62 @@ async def news_come_late():
     assert broker.calls["revoked_since"] == 3
 
 
+def test_an_idle_worker_claims_in_the_call_in_which_it_waited_and_nothing_once_it_is_told_to_stop():
+    """Each change of threads makes the next task late by a tenth of a millisecond."""
+    asyncio.run(waits_and_claims())
+
+
+class Noted(MemoryBroker):
+    """Says which calls of the thread reach it, and does something before a wait returns."""
+
+    def __init__(self, url):
+        super().__init__(url)
+        self.asked, self.meanwhile = [], []
+
+    def wait(self, owner, queues, timeout):
+        self.asked.append("wait")
+        if self.meanwhile:
+            self.meanwhile.pop(0)()
+
+    def fetch(self, queue, limit, **how):
+        found = super().fetch(queue, limit, **how)
+        self.asked.append(f"claimed {len(found)}")
+        return found
+
+
+class Counted(ThreadPoolExecutor):
+    calls = 0
+
+    def submit(self, *what, **how):
+        self.calls += 1
+        return super().submit(*what, **how)
+
+
+async def waits_and_claims():
+    broker, came = Noted(f"memory://{uuid()}"), []
+
+    def send():
+        broker.publish([Item(raw=b"{}", queue="q", id="1")])
+
+    def stop():
+        fetcher.stopped = True
+        send()
+
+    broker.meanwhile = [send, stop]
+    with Counted(2) as io:
+        lease = lease_on(broker, io)
+        settler = Settler(broker, MemoryBackend(), io, may_write=lease.held, link=lease.link)
+        fetcher = Fetcher(broker, io, settler, lease, RevokedTasks(broker), room=lambda: 1, deliver=came.extend)
+        await lease.join()
+        before = io.calls
+        async with asyncio.timeout(10):
+            await fetcher.run()
+        assert broker.asked == ["claimed 0", "wait", "claimed 1", "claimed 0", "wait"]
+        assert io.calls - before == 4
+    assert len(came) == 1
+    assert broker.depth(["q"])["q"].ready == 1, "what came after the stop is for another worker"
+
+
 def test_who_stood_still_past_its_lease_waits_a_full_one_before_it_takes_over_from_others(clock):
     asyncio.run(stood_still(clock))
 

@@ -49,6 +49,7 @@ class Fetcher:
         self._unanswered: dict[str, Call] = {}
         self._again: dict[str, float] = {}  # queue -> when to try again, if its last claim failed
         self.parked: dict[str, Sequence[str]] = {}  # queue -> tasks known here of which messages are parked there
+        self._empty: list[str] = []  # queues that had nothing in the last turn, if none had
         self.stopped = False
         self.claimed = 0  # messages since the start
         self.wake = asyncio.Event()
@@ -73,15 +74,7 @@ class Fetcher:
                 found = sum([await self._claim(queue) for queue in queues])
                 # After a handful of messages the next claim may be long in coming: what they acknowledge is not kept waiting.
                 self._settler.claims_flow = found >= FLOW
-                if not found and not self._again.keys() >= set(queues):
-                    await self._wait([queue for queue in queues if queue not in self._again])
-
-    async def _wait(self, queues: Sequence[str]) -> None:
-        """Wait in the broker until there may be something to claim."""
-        try:
-            await self._lease.link.call(self._io, "wait for messages", self._broker.wait, self._lease.owner, queues, WAIT)
-        except BrokerUnavailable:
-            await self._lease.link.pause()
+                self._empty = [queue for queue in queues if queue not in self._again] if not found else []
 
     async def _pause(self, seconds: float) -> None:
         self.wake.clear()
@@ -103,10 +96,12 @@ class Fetcher:
             if room <= 0:
                 return 0
             seq = self._seqs.get((queue, self._lease.owner), 0) + 1
-            call = Call(self._lease.owner, seq, room, self._settler.ride(queue), self.parked.get(queue, ()))
+            settle = [] if self._empty else self._settler.ride(queue)  # what is settled does not wait for a message
+            call = Call(self._lease.owner, seq, room, settle, self.parked.get(queue, ()))
         self._unanswered[queue] = call
+        empty, self._empty = self._empty, []
         try:
-            deliveries, news = await self._lease.link.call(self._io, f"claim from {queue!r}", self._fetch, queue, call)
+            claimed = await self._lease.link.call(self._io, f"claim from {queue!r}", self._fetch, queue, call, empty)
         except OwnerLost:
             self._unanswered.pop(queue, None)  # all may have been forgotten meanwhile
             if call.owner == self._lease.owner:
@@ -116,6 +111,9 @@ class Fetcher:
             self._failed(queue, call, exc)
             return 0
         self._unanswered.pop(queue, None)
+        if claimed is None:
+            return 0
+        deliveries, news = claimed
         self._revoked.learn(news)
         if call.owner != self._lease.owner:
             return 0  # claimed under an epoch that was lost meanwhile
@@ -136,8 +134,16 @@ class Fetcher:
             self._unanswered[queue] = replace(call, settle=[])
             self._settler.one_by_one(call.settle)
 
-    def _fetch(self, queue: str, call: Call) -> tuple[list[Delivery], Revocations | None]:
-        """Claim, and learn what was revoked before. If that fails, the claim is repeated, and gives the same messages."""
+    def _fetch(self, queue: str, call: Call, empty: Sequence[str]) -> tuple[list[Delivery], Revocations | None] | None:
+        """Claim, and learn what was revoked before. If that fails, the claim is repeated, and gives the same messages.
+
+        If all queues were *empty*, wait in the broker until there may be something: here, as each change of threads makes a task late.
+        None: nothing was claimed, as meanwhile nothing must be.
+        """
+        if empty:
+            self._broker.wait(call.owner, empty, WAIT)
+            if self.stopped or not self._lease.held():
+                return None
         deliveries = self._broker.fetch(queue, call.limit, owner=call.owner, seq=call.seq, settle=call.settle, parked=call.parked)
         return deliveries, self._revoked.news(deliveries)
 
