@@ -2,6 +2,7 @@
 
 import asyncio
 import contextlib
+import threading
 from concurrent.futures import ThreadPoolExecutor
 from typing import ClassVar
 
@@ -58,7 +59,7 @@ async def claim_under_way():
     with ThreadPoolExecutor(2) as io:
         lease = lease_on(broker, io)
         settler = Settler(broker, MemoryBackend(), io, may_write=lease.held, link=lease.link)
-        fetcher = Fetcher(broker, io, settler, lease, RevokedTasks(broker), room=lambda: 1, deliver=came.extend)
+        fetcher = Fetcher(broker, io, settler, lease, RevokedTasks(broker), room=lambda coming: 1 - coming, deliver=came.extend)
         await lease.join()
         fetching = asyncio.create_task(fetcher.run())
         await until(lambda: broker.hangs(0))
@@ -86,7 +87,9 @@ async def news_come_late():
     with ThreadPoolExecutor(2) as io:
         lease = lease_on(broker, io)
         settler = Settler(broker, MemoryBackend(), io, may_write=lease.held, link=lease.link)
-        fetcher = Fetcher(broker, io, settler, lease, revoked, room=lambda: 1, deliver=lambda got: came.append((len(got), "1" in revoked)))
+        fetcher = Fetcher(
+            broker, io, settler, lease, revoked, room=lambda coming: 1 - coming, deliver=lambda got: came.append((len(got), "1" in revoked))
+        )
         await lease.join()
         fetching = asyncio.create_task(fetcher.run())
         await until(lambda: came)
@@ -142,7 +145,7 @@ async def waits_and_claims():
     with Counted(2) as io:
         lease = lease_on(broker, io)
         settler = Settler(broker, MemoryBackend(), io, may_write=lease.held, link=lease.link)
-        fetcher = Fetcher(broker, io, settler, lease, RevokedTasks(broker), room=lambda: 1, deliver=came.extend)
+        fetcher = Fetcher(broker, io, settler, lease, RevokedTasks(broker), room=lambda coming: 1 - coming, deliver=came.extend)
         await lease.join()
         before = io.calls
         async with asyncio.timeout(10):
@@ -151,6 +154,40 @@ async def waits_and_claims():
         assert io.calls - before == 4
     assert len(came) == 1
     assert broker.depth(["q"])["q"].ready == 1, "what came after the stop is for another worker"
+
+
+def test_while_a_claim_is_under_way_what_the_last_one_brought_is_handed_over():
+    asyncio.run(handed_over_meanwhile())
+
+
+async def handed_over_meanwhile():
+    came, handed = [], threading.Event()
+    asked = []
+
+    class Slow(MemoryBroker):
+        """Its second answer does not come before the first one was used."""
+
+        def fetch(self, queue, limit, **how):
+            asked.append(limit)
+            assert len(asked) != 2 or handed.wait(10)
+            return super().fetch(queue, min(limit, 10), **how)
+
+    def deliver(deliveries):
+        came.append(len(deliveries))
+        handed.set()
+        fetcher.stopped = len(came) == 2
+
+    broker = Slow(f"memory://{uuid()}")
+    broker.publish([Item(raw=b"{}", queue="q", id=str(n)) for n in range(20)])
+    with ThreadPoolExecutor(2) as io:
+        lease = lease_on(broker, io)
+        settler = Settler(broker, MemoryBackend(), io, may_write=lease.held, link=lease.link)
+        fetcher = Fetcher(broker, io, settler, lease, RevokedTasks(broker), room=lambda coming: 30 - coming, deliver=deliver)
+        await lease.join()
+        async with asyncio.timeout(20):
+            await fetcher.run()
+    assert came == [10, 10]
+    assert asked[:3] == [30, 20, 20], "of the second claim there is room for what the first one has left"
 
 
 def test_who_stood_still_past_its_lease_waits_a_full_one_before_it_takes_over_from_others(clock):
@@ -223,7 +260,7 @@ async def settled_one_by_one(riding):
     with ThreadPoolExecutor(2) as io:
         lease = lease_on(broker, io)
         settler = Settler(broker, MemoryBackend(), io, may_write=lease.held, link=lease.link)
-        fetcher = Fetcher(broker, io, settler, lease, RevokedTasks(broker), room=lambda: 10, deliver=came.extend)
+        fetcher = Fetcher(broker, io, settler, lease, RevokedTasks(broker), room=lambda coming: 10 - coming, deliver=came.extend)
         await lease.join()
         services = [asyncio.create_task(fetcher.run()), asyncio.create_task(settler.run())][: 1 if riding else None]
         await until(lambda: len(came) == 20)

@@ -61,9 +61,9 @@ class Dispatcher:
 
     # Deliveries come in.
 
-    def room(self) -> int:
-        """Return how many messages to claim: what can start soon, and more while rate limits keep what is in front."""
-        room = self._inflight.room()
+    def room(self, coming: int = 0) -> int:
+        """Return how many more to claim than those *coming*: what can start soon, and more while rate limits keep what is in front."""
+        room = self._inflight.room(coming)
         return min(MOST, room + 2 * self._put_off) if room else 0
 
     def deliver(self, deliveries: Sequence[Delivery]) -> None:

@@ -5,9 +5,10 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Coroutine, Sequence
 from concurrent.futures import Executor
 from dataclasses import dataclass, replace
+from typing import Any
 
 from umbel.broker import Broker, Delivery, OwnerLost, Revocations, Settlement
 from umbel.exceptions import BrokerUnavailable
@@ -22,6 +23,9 @@ WAIT = 0.5  # seconds that an idle worker waits in the broker before it claims a
 PAUSE = 0.1  # seconds until it looks again whether there is room
 FLOW = 8  # messages in one turn that promise another claim soon
 MOST_UNSETTLED = 5000  # settlements that may wait; then no more is claimed until some are written
+
+
+Claimed = tuple[list[Delivery], Revocations | None] | None  # None: nothing was asked
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,7 +44,7 @@ class Fetcher:
 
     def __init__(
         self, broker: Broker, io: Executor, settler: Settler, lease: Lease, revoked: RevokedTasks, *,
-        room: Callable[[], int], deliver: Callable[[Sequence[Delivery]], None],
+        room: Callable[[int], int], deliver: Callable[[Sequence[Delivery]], None],
     ) -> None:  # fmt: skip
         self._broker, self._io, self._settler, self._lease, self._revoked = broker, io, settler, lease, revoked
         self._room, self._deliver = room, deliver
@@ -50,6 +54,7 @@ class Fetcher:
         self._again: dict[str, float] = {}  # queue -> when to try again, if its last claim failed
         self.parked: dict[str, Sequence[str]] = {}  # queue -> tasks known here of which messages are parked there
         self._empty: list[str] = []  # queues that had nothing in the last turn, if none had
+        self._came: list[Delivery] = []  # claimed, to be handed over while the next claim is under way
         self.stopped = False
         self.claimed = 0  # messages since the start
         self.wake = asyncio.Event()
@@ -63,11 +68,13 @@ class Fetcher:
 
     async def _run(self) -> None:
         while not self.stopped:
-            if not self._lease.held() or self._room() <= 0 or self._settler.pending > MOST_UNSETTLED:
+            if not self._lease.held() or self._room(len(self._came)) <= 0 or self._settler.pending > MOST_UNSETTLED:
                 self._settler.claims_flow = False
+                self._hand_over()
                 await self._pause(PAUSE)
             elif not (queues := self._turn()):
                 self._settler.claims_flow = False
+                self._hand_over()
                 await self._lease.link.pause()
                 self._again.clear()
             else:
@@ -75,6 +82,15 @@ class Fetcher:
                 # After a handful of messages the next claim may be long in coming: what they acknowledge is not kept waiting.
                 self._settler.claims_flow = found >= FLOW
                 self._empty = [queue for queue in queues if queue not in self._again] if not found else []
+                if found < FLOW:
+                    self._hand_over()
+        self._hand_over()
+
+    def _hand_over(self) -> None:
+        """Let what was claimed be run; what an owner had that was lost meanwhile is others'."""
+        came, self._came = self._came, []
+        if came and came[0].owner == self._lease.owner:
+            self._deliver(came)
 
     async def _pause(self, seconds: float) -> None:
         self.wake.clear()
@@ -92,7 +108,7 @@ class Fetcher:
         """Claim once from *queue*; return how many came."""
         call = self._unanswered.get(queue)
         if call is None or call.owner != self._lease.owner:
-            room = self._room()
+            room = self._room(len(self._came))
             if room <= 0:
                 return 0
             seq = self._seqs.get((queue, self._lease.owner), 0) + 1
@@ -101,7 +117,7 @@ class Fetcher:
         self._unanswered[queue] = call
         empty, self._empty = self._empty, []
         try:
-            claimed = await self._lease.link.call(self._io, f"claim from {queue!r}", self._fetch, queue, call, empty)
+            claimed = await self._asked(self._lease.link.call(self._io, f"claim from {queue!r}", self._fetch, queue, call, empty))
         except OwnerLost:
             self._unanswered.pop(queue, None)  # all may have been forgotten meanwhile
             if call.owner == self._lease.owner:
@@ -121,8 +137,17 @@ class Fetcher:
         self._seqs[queue, call.owner] = call.seq
         if deliveries:
             self.claimed += len(deliveries)
-            self._deliver(deliveries)
+            self._came += deliveries
         return len(deliveries)
+
+    async def _asked(self, claim: Coroutine[Any, Any, Claimed]) -> Claimed:
+        """Return what a claim brings; while it is under way, what the last one brought is handed over."""
+        if not self._came:
+            return await claim
+        under_way = asyncio.ensure_future(claim)
+        await asyncio.sleep(0)
+        self._hand_over()
+        return await under_way
 
     def _failed(self, queue: str, call: Call, exc: Exception) -> None:
         """Try again later; at once, if it was refused and settlements rode on it, which must not hold up its queue for ever."""
@@ -134,7 +159,7 @@ class Fetcher:
             self._unanswered[queue] = replace(call, settle=[])
             self._settler.one_by_one(call.settle)
 
-    def _fetch(self, queue: str, call: Call, empty: Sequence[str]) -> tuple[list[Delivery], Revocations | None] | None:
+    def _fetch(self, queue: str, call: Call, empty: Sequence[str]) -> Claimed:
         """Claim, and learn what was revoked before. If that fails, the claim is repeated, and gives the same messages.
 
         If all queues were *empty*, wait in the broker until there may be something: here, as each change of threads makes a task late.

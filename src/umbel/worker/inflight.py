@@ -85,14 +85,17 @@ class Inflight:
     def __len__(self) -> int:
         return len(self.waiting) + len(self.suspects) + len(self.sent)
 
-    def room(self) -> int:
-        """Return how many messages to claim: as many as could start within the horizon, and no more than the user allows."""
+    def room(self, coming: int = 0) -> int:
+        """Return how many messages to claim: as many as could start within the horizon, and no more than the user allows.
+
+        *coming* are claimed already, and not here yet.
+        """
         if len(self.suspects) >= MOST:  # these do not count below, or a few of them would stop a worker that has free slots
             return 0
         most = MOST
         if self._cap is not None:
-            most = min(MOST, self._cap * sum(slot.capacity for slot in self._pool.slots) - len(self.waiting) - len(self.sent))
-        return max(0, min(most, self._soon() - len(self.waiting)))
+            most = min(MOST, self._cap * sum(slot.capacity for slot in self._pool.slots) - len(self.waiting) - len(self.sent) - coming)
+        return max(0, min(most, self._soon() - len(self.waiting) - coming))
 
     def _soon(self) -> int:
         """Return how many more the slots may hold. Less than a quarter of that is not worth a claim."""
