@@ -189,6 +189,22 @@ def stopped_order(session: int) -> list[int]:
     return [int(row.split()[1]) for row in alive_in_session(session)]
 
 
+def test_a_result_is_there_though_a_task_behind_it_in_its_packet_takes_long(ledger):
+    """Tasks of one kind were all quick before, so they travel together; then one of them takes seconds."""
+    with ledger.worker("-c", "1", "-P", "prefork"):
+        quick, slow = ledger.script(
+            "from ledger_app import work; import time\n"
+            "[result.get(timeout=30) for result in work.delay_many(((n,), {}) for n in range(300))]\n"
+            "sent, began = work.delay_many([((n,), {}) for n in range(1000, 1010)] + [((2000, 5.0), {})]), time.time()\n"
+            "[result.get(timeout=30) for result in sent[:-1]]\n"
+            "print(time.time() - began)\n"
+            "print(sent[-1].get(timeout=30))"
+        ).split()
+        assert float(quick) < 3
+        assert slow == "2000"
+        assert len(ledger.lines()) == 311, "what was heard twice is settled once"
+
+
 def test_a_retry_goes_to_the_queue_that_its_message_came_from(ledger):
     """Whatever exchange a foreign producer named: the worker that runs it consumes this queue."""
     ledger.script(

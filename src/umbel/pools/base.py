@@ -140,6 +140,10 @@ class Pool(ABC):
         """Return the jobs of the packets that the slot has not begun to read, and take them from it."""
 
     @abstractmethod
+    def overheard(self, slot: Slot) -> list[Outcome]:
+        """Return what has finished in a slot that runs something slow now, and says it only after that. It will be said again."""
+
+    @abstractmethod
     def kill(self) -> None:
         """End what runs, at once; children are replaced, their jobs are not reported."""
 

@@ -141,6 +141,14 @@ class Berth:
                 self.begun += 1
         return [o for o in outcomes if o.tag not in self.ending and self.tags[i].pop(o.tag, None) is not None]
 
+    def overheard(self, i: int) -> list[Outcome]:
+        """Return what the child has finished and not sent, if it is inside a task: then it writes nothing that is read here."""
+        before = self.testimonies[i].running()
+        _, unsent = self.testimonies[i].read()
+        if not before[0] or self.testimonies[i].running() != before:
+            return []
+        return [outcome for frame in unsent for outcome in self.finished(i, frame)]
+
     def take_back(self, i: int) -> list[Job]:
         """Take out what the child has not begun to read."""
         jobs: list[Job] = []

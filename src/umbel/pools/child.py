@@ -206,7 +206,10 @@ def serve(runner: Runner, slot: ChildSlot) -> None:
 
 
 def next_jobs(slot: ChildSlot, unsent: list[Outcome]) -> list[Job]:
-    """Return the next packet; none: the end. If one is there already, what is unsent waits for more: each frame wakes the parent."""
+    """Return the next packet; none: the end. If one is there already, what is unsent waits for more: each frame wakes the parent.
+
+    But not for a task that travels alone: it is not known to be short.
+    """
     try:
         jobs = decode_jobs(frames.receive(slot.socket, socket.MSG_DONTWAIT if unsent else 0))
     except BlockingIOError:
@@ -214,7 +217,7 @@ def next_jobs(slot: ChildSlot, unsent: list[Outcome]) -> list[Job]:
         return next_jobs(slot, unsent)
     except frames.Closed:
         jobs = []
-    if not jobs:
+    if len(jobs) <= 1:
         deliver(slot, unsent)
     return jobs
 

@@ -18,7 +18,7 @@ import threading
 import time
 
 from umbel.execution.limits import GRACE
-from umbel.execution.outcome import Job
+from umbel.execution.outcome import Job, Outcome
 from umbel.pools import frames
 from umbel.pools.base import Death, Listener, Pool, Running, Slot
 from umbel.pools.berths import Berth, Place, make_room
@@ -193,6 +193,10 @@ class ChildPool(Pool):
         if jobs:
             self._arrange(place)
         return jobs
+
+    def overheard(self, slot: Slot) -> list[Outcome]:
+        place, i = self._where[slot]
+        return [outcome for berth in place.berths for outcome in berth.overheard(i)]
 
     # Children go.
 

@@ -14,7 +14,7 @@ from typing import Any
 
 from umbel.exceptions import SoftTimeLimitExceeded
 from umbel.execution.limits import Guard, HardLimit, Kind, Terminated
-from umbel.execution.outcome import Job
+from umbel.execution.outcome import Job, Outcome
 from umbel.pools.base import Listener, Pool, Running, Slot
 from umbel.pools.child import CAUGHT, INTERRUPT, Runner
 from umbel.pools.copies import mind_copies
@@ -82,6 +82,9 @@ class SoloPool(Pool):
             while True:
                 jobs += self._packets.get_nowait()
         return jobs
+
+    def overheard(self, slot: Slot) -> list[Outcome]:  # noqa: ARG002 - each outcome is told at once
+        return []
 
     @property
     def running(self) -> bool:

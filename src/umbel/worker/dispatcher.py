@@ -222,13 +222,16 @@ class Dispatcher:
 
     def on_outcomes(self, slot: Slot, outcomes: list[Outcome]) -> None:
         """Settle what a slot has finished, and send more."""
+        self._take_outcomes(slot, outcomes)
+        self.on_ready()
+
+    def _take_outcomes(self, slot: Slot, outcomes: Sequence[Outcome], *, heard: bool = True) -> None:
         for outcome in outcomes:
-            request = self._inflight.finished(slot, outcome)
+            request = self._inflight.finished(slot, outcome, heard=heard)
             if request is None:
                 continue
             if outcome.state == states.SUCCESS or not self._endings.was_terminated(request, says_so=outcome.state == states.REVOKED):
                 self._settle(request, outcome)
-        self.on_ready()
 
     def _settle(self, request: Request, outcome: Outcome) -> None:
         delivery, glance = request.delivery, request.glance
@@ -307,6 +310,7 @@ class Dispatcher:
             self._terminations.look()
             for slot in self._inflight.overdue():
                 self._back([job.tag for job in self._pool.take_back(slot)])
+                self._take_outcomes(slot, self._pool.overheard(slot), heard=False)
             self._pump()
             self._endings.give_back(self._inflight.stuck(STUCK_AFTER))
             if not self._inflight.free():  # else it waits only for a suspect that runs, and would be claimed again at once

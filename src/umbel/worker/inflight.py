@@ -214,12 +214,12 @@ class Inflight:
             seconds += expected
         return packets
 
-    def finished(self, slot: Slot, outcome: Outcome) -> Request | None:
-        """Take a request out, and learn from its run time. None: it is not ours any more."""
+    def finished(self, slot: Slot, outcome: Outcome, *, heard: bool = True) -> Request | None:
+        """Take a request out, and learn from its run time. None: it is not ours any more. *heard*: the slot has said so."""
         found = self.sent.pop(outcome.tag, None)
         if found is None:
             return None
-        self._release(slot, outcome.tag, heard=True)
+        self._release(slot, outcome.tag, heard=heard)
         request = found[0]
         measure = self._measures.get(request.task.name)
         if measure is None:
