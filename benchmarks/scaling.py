@@ -178,7 +178,8 @@ def main():
     result = {"benchmark": "scaling", "machine": machine(), "versions": versions([UMBEL]), "runs": [], "idle": []}
     with redis_server() as server:
         result["versions"]["redis"] = server.client.info("server")["redis_version"]
-        result["costs_us"] = _costs.measure(server, message(server))
+        found = [_costs.measure(server, message(server)) for _ in range(options.rounds)]
+        result["costs_us"] = {name: summary(each[name] for each in found)["median"] for name in found[0]}
         for number, case in interleaved(cases, options.rounds):
             count = options.count // 10 if case[2] else options.count
             label = dict(zip(("round", "workers", "queues", "work_s"), (number, *case), strict=True))

@@ -1,0 +1,323 @@
+"""The model behind `simulate.py`: events in the order of their time; one Redis that serves calls one by one, and workers as they are built.
+
+What is modelled is what the code does: `Inflight.room` (how much a claim asks for), packets, when an outcome comes back, which settlements
+ride on a claim and which go by themselves, and what an idle worker asks. What costs time is handed in (`Costs`).
+"""
+
+import heapq
+import random
+from collections import deque
+from dataclasses import dataclass
+from functools import partial
+from itertools import count
+
+from umbel.drivers.redis.broker import LONGEST_WAIT
+from umbel.execution.settle import BATCH, LINGER
+from umbel.worker.fetcher import FLOW, WAIT
+from umbel.worker.inflight import COARSE, HORIZON, MOST, PACKET_JOBS, PACKET_SECONDS, QUICKEST, SHORT
+
+RENEWAL, EVERY = 2.5, 1.0  # seconds: of the lease; of what looks after delayed, dead, parked and revoked messages
+FEEDS_WITHIN = 0.05  # seconds after a claim in which producers have replaced what was claimed,
+FEEDS_AT_ONCE = 10  # so many of them at a time, each with a call of its own
+WAKES_AFTER = 1e-4  # seconds that the server must have had nothing to do before it sleeps, and being woken costs
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Costs:
+    """Seconds of CPU time, unless said otherwise; those on Redis by the names of `_costs.py`."""
+
+    claim_call: float
+    claim: float
+    settle_call: float
+    settle: float
+    empty_claim: float
+    publish: float
+    blpop: float
+    any: float
+    renew: float
+    promote: float
+    revoked: float
+    parked: float
+    time: float
+    recover: float
+    wake_up: float
+    parent: float  # of a worker's parent, for each message: half of it before the task and half after
+    parent_wake_up: float  # of the same, when it slept: threads and loop wake one another
+    child: float  # of the process that runs the task, beside the task
+    network: float  # seconds of a round trip in which nobody works
+
+
+class Cores:
+    """CPUs that all share in equal parts; None: there are enough for everybody."""
+
+    def __init__(self, world, number):
+        self.world, self.number = world, number
+        self.jobs, self.since, self.plan = {}, 0.0, 0  # what is under way -> seconds that are left
+
+    @property
+    def speed(self):
+        """Of each job."""
+        return min(1.0, self.number / len(self.jobs)) if self.jobs else 1.0
+
+    def run(self, seconds, then):
+        """Work for so long, and call *then*."""
+        if self.number is None:
+            self.world.at(self.world.now + seconds, then)
+            return
+        self.go_on()
+        self.jobs[then, next(self.world.numbers)] = seconds
+        self.look()
+
+    def go_on(self):
+        """Take off what was done since the last look."""
+        done, self.since = (self.world.now - self.since) * self.speed, self.world.now
+        for job in self.jobs:
+            self.jobs[job] -= done
+
+    def look(self):
+        """Come back when the next job is done, unless another comes before."""
+        self.plan += 1
+        if self.jobs:
+            self.world.at(self.world.now + max(0.0, min(self.jobs.values())) / self.speed, self.tick, self.plan)
+
+    def tick(self, plan):
+        """End what is done."""
+        if plan != self.plan:
+            return
+        self.go_on()
+        done = [job for job, left in self.jobs.items() if left <= 1e-9]
+        for job in done:
+            del self.jobs[job]
+        self.look()
+        for then, _ in done:
+            then()
+
+
+class Serial:
+    """Who does one thing at a time: Redis, a worker's parent, a process that runs tasks."""
+
+    def __init__(self, world, wake_up=0.0):
+        self.world, self.wake_up = world, wake_up
+        self.queue, self.works, self.since, self.busy = deque(), False, 0.0, 0.0
+
+    def do(self, seconds, then, *args):
+        """Work for so long when it is our turn, and call *then*."""
+        self.queue.append((seconds, then, args))
+        if not self.works:
+            self.start()
+
+    def start(self):
+        """Begin the next."""
+        seconds, then, args = self.queue.popleft()
+        if self.world.now - self.since > WAKES_AFTER:
+            seconds += self.wake_up
+
+        def done():
+            self.works, self.since, self.busy = False, self.world.now, self.busy + seconds
+            if self.queue:
+                self.start()
+            then(*args)
+
+        self.works = True
+        self.world.cores.run(seconds, done)
+
+
+class World:
+    """The clock, the events to come, the server and what was counted."""
+
+    def __init__(self, costs, *, cores=None, seed=1, backlog=True, feed=True):
+        self.costs, self.random, self.numbers = costs, random.Random(seed), count()
+        self.backlog, self.feeds = backlog, feed  # do messages wait without end? Do producers replace what is claimed?
+        self.now, self.events = 0.0, []
+        self.cores, self.redis = Cores(self, cores), Serial(self, costs.wake_up)
+        self.forget()
+
+    def forget(self):
+        """Count from now on."""
+        self.since, self.redis.busy, self.calls, self.done, self.waits = self.now, 0.0, 0, 0, []
+
+    def at(self, when, function, *args):
+        """Let *function* be called."""
+        heapq.heappush(self.events, (when, next(self.numbers), function, args))
+
+    def run(self, until):
+        """Let time pass."""
+        while self.events and self.events[0][0] <= until:
+            self.now, _, function, args = heapq.heappop(self.events)
+            function(*args)
+        self.now = until
+
+    def ask(self, seconds, then=lambda: None, *args, calls=1):
+        """Send a call now, which costs the server so much; *then* is called when its reply is there."""
+        self.calls += calls
+        half = self.costs.network / 2
+        self.at(self.now + half, self.redis.do, seconds, self.reply, half, then, args)
+
+    def reply(self, half, then, args):
+        """Send the reply."""
+        self.at(self.now + half, then, *args)
+
+
+class Worker:
+    """A worker with one process that runs tasks, each of which takes *duration* seconds."""
+
+    def __init__(self, world, duration):
+        self.world, self.duration = world, duration
+        self.expected = max(duration, QUICKEST)
+        self.parent, self.child = Serial(world, world.costs.parent_wake_up), Serial(world)
+        self.packets = deque()  # that the process has not begun
+        self.runs = self.claims = self.settles = self.flow = False
+        self.held = self.unsettled = 0  # messages with the process, as far as the parent knows; those that have ended since
+
+    def start(self):
+        """Begin at some moment, as no two workers are in step."""
+        world = self.world
+        world.at(world.random.uniform(0, max(0.1, min(1.0, self.duration))), self.claim)
+        for every, names in ((EVERY, ("promote", "revoked", "parked", "time", "recover")), (RENEWAL, ("renew",))):
+            world.at(world.random.uniform(0, every), self.care, every, names)
+
+    def care(self, every, names):
+        """Look after leases and queues, for ever."""
+        for name in names:
+            self.world.ask(getattr(self.world.costs, name))
+        self.world.at(self.world.now + every, self.care, every, names)
+
+    # Claims
+
+    def room(self):
+        """How many messages to claim, as `Inflight.room` says."""
+        free = int(not self.held)
+        if self.duration >= SHORT:
+            return free
+        if self.duration >= COARSE:  # one runs, one waits
+            return max(free, 2 - self.held)
+        share = max(0.0, 1 - self.held * self.expected / HORIZON)
+        return min(MOST, max(free, int(share * HORIZON / self.expected))) if free or share >= 1 / 4 else 0
+
+    def claim(self):
+        """Ask for what can start soon, unless that was done; settlements ride on it."""
+        if self.claims:
+            return
+        if not (room := self.room()):
+            self.flow = False
+            return
+        self.claims, costs = True, self.world.costs
+        riding = min(BATCH, self.unsettled)
+        self.unsettled -= riding
+        found = room if self.world.backlog else 0
+        seconds = costs.claim_call + costs.claim * found if found else costs.empty_claim
+        self.parent.do(0.0, self.ask, seconds + costs.settle * riding, found)
+
+    def ask(self, seconds, found):
+        """Send the claim."""
+        self.world.ask(seconds, self.claimed, self.world.now, found)
+
+    def claimed(self, asked, found):
+        """Take what came, or wait."""
+        world = self.world
+        world.waits.append(world.now - asked)
+        self.flow = found >= FLOW
+        if not found:
+            self.wait(world.now + WAIT)
+            return
+        if world.feeds:
+            self.feed(found)
+        self.parent.do(world.costs.parent * found / 2, self.deliver, found)
+
+    def feed(self, found):
+        """Let producers send so many new messages."""
+        world = self.world
+        for first in range(0, found, FEEDS_AT_ONCE):
+            some = min(FEEDS_AT_ONCE, found - first)
+            when = world.now + world.random.uniform(0, FEEDS_WITHIN)
+            world.at(when, partial(world.ask, world.costs.publish * some, calls=some))
+
+    def deliver(self, found):
+        """Cut what came into packets; claim again."""
+        self.held += found
+        size = min(PACKET_JOBS, max(1, int(PACKET_SECONDS / self.expected))) if self.duration < SHORT else 1
+        self.packets.extend([size] * (found // size) + ([found % size] if found % size else []))
+        self.claims = False
+        self.next_packet()
+        self.claim()
+
+    def wait(self, until):
+        """Wait in the broker, in slices, and look between them; then claim again."""
+        world, left = self.world, until - self.world.now
+        if left <= 0:
+            self.claims = False
+            self.claim()
+            return
+
+        def look():
+            world.ask(world.costs.any, self.wait, until)
+
+        world.at(world.now + min(left, LONGEST_WAIT), world.ask, world.costs.blpop, look)
+
+    # Tasks
+
+    def next_packet(self):
+        """Run the next packet."""
+        if not self.runs and self.packets:
+            self.runs, size = True, self.packets.popleft()
+            self.child.do(self.world.costs.child * size, self.ran, size)
+
+    def ran(self, size):
+        """Let pass what the tasks themselves take."""
+        self.world.at(self.world.now + self.duration * size, self.finished, size)
+
+    def finished(self, size):
+        """Send the outcomes to the parent, and go on."""
+        self.runs = False
+        self.parent.do(self.world.costs.parent * size / 2, self.told, size)
+        self.next_packet()
+
+    def told(self, size):
+        """Take outcomes: settle them, and claim more if there is room."""
+        self.held -= size
+        self.world.done += size
+        self.unsettled += size
+        if not self.settles:
+            self.settles = True
+            if self.flow:
+                self.world.at(self.world.now + LINGER, self.settle)
+            else:  # the settler is woken before the fetcher, so nothing is left to ride
+                self.settle()
+        self.claim()
+
+    def settle(self):
+        """Settle what no claim took along."""
+        if not self.unsettled:
+            self.settles = False
+            return
+        batch, costs = min(BATCH, self.unsettled), self.world.costs
+        self.unsettled -= batch
+        self.parent.do(0.0, self.world.ask, costs.settle_call + costs.settle * batch, self.settle)
+
+
+def long_enough(costs, workers, duration):
+    """Seconds in which each worker has claimed several times, also where all wait for the server."""
+    size = 1 if duration >= COARSE else min(MOST, HORIZON / max(duration, QUICKEST))
+    turn = workers * (costs.claim_call + costs.settle_call + size * (costs.claim + costs.settle + costs.publish))
+    return max(1.0, 3 * duration, 3 * turn)
+
+
+def simulate(costs, workers, duration, *, cores=None, backlog=True, feed=True):
+    """Let so many workers run; return what was counted in the second half of the time."""
+    world, seconds = World(costs, cores=cores, backlog=backlog, feed=feed), long_enough(costs, workers, duration)
+    for _ in range(workers):
+        Worker(world, duration).start()
+    world.run(seconds)
+    world.forget()
+    world.run(2 * seconds)
+    passed, waits = world.now - world.since, sorted(world.waits)
+    return {
+        "workers": workers,
+        "task_s": duration,
+        "rate": world.done / passed,
+        "redis_share": world.redis.busy / passed,
+        "redis_us_per_task": world.redis.busy / world.done * 1e6 if world.done else None,
+        "calls_per_second": world.calls / passed,
+        "claim_wait_p50_ms": waits[len(waits) // 2] * 1e3 if waits else None,
+        "claim_wait_p99_ms": waits[int(len(waits) * 0.99)] * 1e3 if waits else None,
+    }
