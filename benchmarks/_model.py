@@ -13,6 +13,7 @@ from itertools import count
 
 from umbel.drivers.redis.broker import LONGEST_WAIT
 from umbel.execution.settle import BATCH, LINGER
+from umbel.pools.child import FLUSH_AFTER
 from umbel.worker.fetcher import FLOW, WAIT
 from umbel.worker.inflight import COARSE, HORIZON, MOST, PACKET_JOBS, PACKET_SECONDS, QUICKEST, SHORT
 
@@ -168,6 +169,7 @@ class Worker:
         self.packets = deque()  # that the process has not begun
         self.runs = self.claims = self.settles = self.flow = False
         self.held = self.unsettled = 0  # messages with the process, as far as the parent knows; those that have ended since
+        self.unsent, self.since = 0, 0.0  # outcomes that the process keeps while there is more to do, and since when
 
     def start(self):
         """Begin at some moment, as no two workers are in step."""
@@ -267,9 +269,13 @@ class Worker:
         self.world.at(self.world.now + self.duration * size, self.finished, size)
 
     def finished(self, size):
-        """Send the outcomes to the parent, and go on."""
-        self.runs = False
-        self.parent.do(self.world.costs.parent * size / 2, self.told, size)
+        """Send the outcomes to the parent, or keep them a little while there is more to do; go on."""
+        self.runs, now = False, self.world.now
+        self.since = self.since if self.unsent else now - self.duration * size
+        self.unsent += size
+        if not self.packets or now - self.since > FLUSH_AFTER:
+            sent, self.unsent = self.unsent, 0
+            self.parent.do(self.world.costs.parent * sent / 2, self.told, sent)
         self.next_packet()
 
     def told(self, size):

@@ -49,6 +49,8 @@ LEFT_OUT = {
     "mark_mb",
     "flat_mb",
     "ideal_rate",
+    "work_s",
+    "task_s",
 }
 OTHERS = {queue.name for queue in QUEUES if queue.name != "umbel"} | {"bare", "own", "bare_rate", "python"}
 

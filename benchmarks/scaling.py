@@ -208,7 +208,8 @@ def medians(cases, runs):
             kinds = [name for name in mine[0] if name.endswith(("_share", "_us_per_task"))]
             more = {name: summary(run[name] for run in mine)["median"] for name in kinds}
             wrong = {name: sum(run[name] for run in mine) for name in ("missing", "repeated")}
-            found.append(label | {"rate": summary(run["rate"] for run in mine)} | more | wrong)
+            name = f"{case[0]} workers, {case[1]} queues, {case[2] * 1000:g} ms"
+            found.append({"case": name} | label | {"rate": summary(run["rate"] for run in mine)} | more | wrong)
     return found
 
 
