@@ -67,6 +67,7 @@ def test_a_promotion_ends_after_some_megabytes(redis_broker):
 def test_what_goes_to_the_server_is_cut_by_bytes_and_by_number():
     assert list(chunks([5_000_000, 2_000_000, 2_000_000, 9_000_000, 1], int)) == [[5_000_000, 2_000_000], [2_000_000], [9_000_000], [1]]
     assert [len(chunk) for chunk in chunks([1] * 450, int)] == [200, 200, 50]
+    assert [len(chunk) for chunk in chunks([1] * 450, int, 300)] == [300, 150]
     assert list(chunks([], int)) == []
 
 

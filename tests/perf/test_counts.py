@@ -35,7 +35,7 @@ MOST_CALLS = {  # measured: CPython 3.11, redis-py 8.1 with hiredis 3.5, 2026-11
 }
 TASKS = 5_000
 MOST_COMMANDS = 0.1  # for each task, with all that the worker asks at its start, once a second, and at its end
-MOST_OF_MANY = 12  # commands for 1,000 calls of delay_many()
+MOST_OF_MANY = 6  # commands for 1,000 calls of delay_many()
 MOST_BYTES = 1_000  # of a message, without the name of the host: 917
 
 

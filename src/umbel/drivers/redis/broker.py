@@ -44,6 +44,7 @@ from umbel.wire.message import glance
 __all__ = ["RedisBroker"]
 
 VERBS = {Verb.ACK: b"D", Verb.RETRY: b"R", Verb.GIVE_BACK: b"G", Verb.BURY: b"B", Verb.PARK: b"P", Verb.DELAY: b"R"}
+MOST_PUSHED = 1000  # messages in one LPUSH, which holds up the server for less than a script
 MOST_PROMOTED = 1000  # messages in one step: a step holds up the server
 RECOVERED = re.compile(rb"\d{13}:1:\d")  # tags of claims that were taken over (see recover.lua)
 VALID = 500  # ms by the server's clock after which an order to recover is void
@@ -105,7 +106,7 @@ class RedisBroker(Broker):
     def _publish(self, client: Client, items: Sequence[Item]) -> None:
         by, begun = time.monotonic() + client.timeout, False
         for (queue, later, priority), group in grouped(items).items():
-            for chunk in chunks(group, lambda item: len(item.raw)):
+            for chunk in chunks(group, lambda item: len(item.raw), CHUNK if later else MOST_PUSHED):
                 if begun and time.monotonic() > by:
                     raise BrokerUnavailable(f"Redis at {client.url} did not take all within {client.timeout:g} s.", maybe_sent=True)
                 try:
