@@ -68,8 +68,9 @@ class Fetcher:
 
     async def _run(self) -> None:
         while not self.stopped:
-            if not self._lease.held() or self._room(len(self._came)) <= 0 or self._settler.pending > MOST_UNSETTLED:
-                self._settler.claims_flow = False
+            full = self._room(len(self._came)) <= 0
+            if full or not self._lease.held() or self._settler.pending > MOST_UNSETTLED:
+                self._settler.claims_flow = full and self._lease.held()  # what makes room is settled by the claim that follows at once
                 self._hand_over()
                 await self._pause(PAUSE)
             elif not (queues := self._turn()):
@@ -84,6 +85,7 @@ class Fetcher:
                 self._empty = [queue for queue in queues if queue not in self._again] if not found else []
                 if found < FLOW:
                     self._hand_over()
+        self._settler.claims_flow = False
         self._hand_over()
 
     def _hand_over(self) -> None:

@@ -27,6 +27,7 @@ __all__ = ["Inflight", "Packet"]
 HORIZON = 0.05  # seconds of work that a slot may hold
 SHORT = 0.025  # seconds: what runs longer travels alone
 COARSE = 0.005  # seconds: what runs longer waits for no more than one other, as another worker may have a free slot
+WORTH = 0.1  # of the horizon: with less room no claim is made; it is as long as settlements wait for a claim to ride on
 PACKET_JOBS, PACKET_SECONDS = 64, 0.005
 MOST = 500  # messages in one claim
 LONG = 1e9
@@ -98,7 +99,7 @@ class Inflight:
         return max(0, min(most, self._soon() - len(self.waiting) - coming))
 
     def _soon(self) -> int:
-        """Return how many more the slots may hold. Less than a quarter of that is not worth a claim."""
+        """Return how many more the slots may hold. Less than a tenth of that is not worth a claim."""
         slots = [slot for slot in self._pool.slots if slot.pid and not slot.stalled]
         free = self.free()
         if self._overall is None or self._overall.mean >= SHORT or (slots and slots[0].capacity > 1):
@@ -108,7 +109,7 @@ class Inflight:
         else:
             each = HORIZON / max(self._overall.mean, QUICKEST)
             share = sum(max(0.0, HORIZON - self._load[slot]) for slot in slots) / HORIZON
-        return max(free, int(share * each)) if free or share >= len(slots) / 4 else 0
+        return max(free, int(share * each)) if free or share >= len(slots) * WORTH else 0
 
     def free(self) -> int:
         """Return how many requests could start at once."""

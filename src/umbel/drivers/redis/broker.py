@@ -210,15 +210,14 @@ class RedisBroker(Broker):
 
     def wait(self, owner: str, queues: Sequence[str], timeout: float) -> None:
         bells = [self.keys(queue).bell(owner) for queue in queues]
+        looks = [(self.keys(queue).base, "\0".join(self.keys(queue).ready)) for queue in queues]
         deadline = time.monotonic() + timeout
         while (left := deadline - time.monotonic()) > 0:
             seconds = max(0.001, min(left, LONGEST_WAIT))
-            if self._client.call("BLPOP", *bells, seconds, timeout=seconds + self._client.timeout) or self._any(queues):
+            # Then it looks for messages that rang no bell: of foreign producers, and such as have become due.
+            heard = self._client.run_after(("BLPOP", *bells, seconds), self._scripts["any"], looks, timeout=seconds + self._client.timeout)
+            if any(heard):
                 return
-
-    def _any(self, queues: Sequence[str]) -> bool:
-        """Look for messages that rang no bell: of foreign producers, and such as have become due."""
-        return any(self._client.run_many(self._scripts["any"], [(self.keys(q).base, "\0".join(self.keys(q).ready)) for q in queues]))
 
     def settle(self, settlements: Sequence[Settlement]) -> list[bool]:
         outcomes: dict[int, bool] = {}

@@ -152,6 +152,13 @@ class Client:
         except NoScriptError:  # nothing ran: the server has never seen the script, or was restarted
             return self.pipeline([("EVAL", script.text, 0, *args), *after], by=by)  # and is known from now on
 
+    def run_after(self, first: Sequence[Any], script: Script, calls: Sequence[Sequence[Any]], *, timeout: float) -> list[Any]:
+        """Send the command *first*, and then run one script for each of *calls*, in one round trip."""
+        try:
+            return self.pipeline([first, *(("EVALSHA", script.sha, 0, *args) for args in calls)], timeout=timeout)
+        except NoScriptError:  # whatever the first has brought may be lost: the caller looks again
+            return [True, *self.run_many(script, calls)]
+
     def run_many(self, script: Script, calls: Sequence[Sequence[Any]], *, by: float = math.inf) -> list[Any]:
         """Run one script for each of *calls*, in one round trip."""
         try:
