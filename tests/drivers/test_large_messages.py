@@ -58,7 +58,7 @@ def test_a_promotion_ends_after_some_megabytes(redis_broker):
     due = time.time() + 3
     redis_broker.publish([item("q", f"m{n}", size=SIZE, due=due) for n in range(6)])
     assert redis_broker.depth(["q"])["q"].delayed == 6
-    wait_for(lambda: redis_broker._any(["q"]), 10)
+    redis_broker.wait("w", ["q"], 10)
     assert redis_broker.promote("q") is not None
     assert redis_broker.depth(["q"])["q"].ready == 3
     assert redis_broker.promote("q") is None
