@@ -214,7 +214,7 @@ class RedisBroker(Broker):
         deadline = time.monotonic() + timeout
         while (left := deadline - time.monotonic()) > 0:
             seconds = max(0.001, min(left, LONGEST_WAIT))
-            # Then it looks for messages that rang no bell: of foreign producers, and such as have become due.
+            # Then it looks for messages, as some have rung no bell: those of foreign producers, and such as have become due.
             heard = self._client.run_after(("BLPOP", *bells, seconds), self._scripts["any"], looks, timeout=seconds + self._client.timeout)
             if any(heard):
                 return

@@ -156,8 +156,8 @@ class Client:
         """Send the command *first*, and then run one script for each of *calls*, in one round trip."""
         try:
             return self.pipeline([first, *(("EVALSHA", script.sha, 0, *args) for args in calls)], timeout=timeout)
-        except NoScriptError:  # whatever the first has brought may be lost: the caller looks again
-            return [True, *self.run_many(script, calls)]
+        except NoScriptError:  # what the first has brought is lost
+            return [None, *self.run_many(script, calls)]
 
     def run_many(self, script: Script, calls: Sequence[Sequence[Any]], *, by: float = math.inf) -> list[Any]:
         """Run one script for each of *calls*, in one round trip."""
