@@ -18,6 +18,7 @@ import msgspec
 from umbel.backend import Record, ResultBackend
 
 __all__ = [
+    "TALLIES_KEPT",
     "Broker",
     "BrokerFeatures",
     "DeadLetter",
@@ -30,11 +31,15 @@ __all__ = [
     "Revocation",
     "Revocations",
     "Settlement",
+    "Tally",
     "Verb",
     "decode_evidence",
     "encode_evidence",
     "plain",
 ]
+
+
+TALLIES_KEPT = 3 * 3600  # seconds from a minute's begin on, at least
 
 
 class OwnerLost(Exception):  # noqa: N818 - an event of the protocol, not a fault of the caller
@@ -131,6 +136,15 @@ class Settlement(msgspec.Struct, frozen=True, kw_only=True, gc=False):
     suspect: bool = False  # for GIVE_BACK
     records: Sequence[Record] = ()
     follow_ups: Sequence[Item] = ()
+    tally: str = ""  # what is counted if it is carried out, in the same step (see `Broker.tallies`); empty: nothing
+
+
+class Tally(msgspec.Struct, frozen=True, gc=False):
+    """How often something was counted in one minute of one queue."""
+
+    minute: int  # when it begins, by the broker's clock, in seconds since the epoch
+    tally: str  # as the settlements said it; a driver does not read it
+    count: int
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -239,7 +253,17 @@ class Broker(ABC):
 
     @abstractmethod
     def settle(self, settlements: Sequence[Settlement]) -> list[bool]:
-        """Carry out *settlements*, each of another claim. False for those whose claim is not held any more: they change nothing at all."""
+        """Carry out *settlements*, each of another claim. False for those whose claim is not held any more: they change nothing at all.
+
+        What is carried out, here or by `fetch`, is counted in the same step as its `tally` says. What cannot be counted fails nothing.
+        """
+
+    @abstractmethod
+    def tallies(self, queue: str, *, since: float) -> list[Tally]:
+        """Return what was counted of *queue* in the minutes that begin at *since* (seconds since the epoch) or later, in their order.
+
+        A minute is forgotten by itself, `TALLIES_KEPT` seconds after its begin or a little later.
+        """
 
     @abstractmethod
     def recover(self, queue: str, *, owner: str, limit: int) -> Recovered:

@@ -6,10 +6,11 @@ import time
 from pathlib import Path
 
 import pytest
+from msgspec.structs import replace
 from redis import Redis
 
 from umbel.backend import Record
-from umbel.broker import Verb
+from umbel.broker import TALLIES_KEPT, Verb
 from umbel.drivers.redis import RedisBackend, RedisBroker
 from umbel.exceptions import ImproperlyConfigured
 from umbel.testing.conformance.base import LEASE, ids_of, item, settlement
@@ -83,6 +84,20 @@ def test_what_a_killed_worker_had_without_messages_goes_with_the_next_worker(mak
     assert lasting == []
 
 
+def test_counts_are_forgotten_by_redis_itself_after_three_hours(make_broker, client):
+    broker = make_broker()
+    broker.publish([item("q", "a"), item("q", "b")])
+    broker.join("w", ["q"], lease=60)
+    held = broker.fetch("q", 2, owner="w", seq=1)
+    broker.settle([replace(settlement(held[0]), tally="a")])
+    broker.fetch("q", 0, owner="w", seq=2, settle=[replace(settlement(held[1]), tally="a")])
+    keys = list(client.scan_iter(broker.keys("q")["tally:*"].replace("{", "[{]")))
+    assert keys
+    for key in keys:
+        assert TALLIES_KEPT - 60 <= client.ttl(key) <= TALLIES_KEPT
+        assert int(key.rpartition(b":")[2]) % 60 == 0
+
+
 PAGE = Path(__file__).parents[2] / "docs/how-to/choose-a-broker.md"
 
 
@@ -102,7 +117,9 @@ def test_a_user_with_the_acl_of_the_docs_may_do_everything(client, redis_url, re
         broker.join("w", ["celery"], lease=60)
         held = broker.fetch("celery", 9, owner="w", seq=1)
         verbs = (Verb.BURY, Verb.PARK, Verb.DELAY, Verb.GIVE_BACK)
-        assert all(broker.settle([settlement(each, verb, reason="t") for each, verb in zip(held, verbs, strict=False)]))
+        what = [replace(settlement(each, verb, reason="t"), tally="a") for each, verb in zip(held, verbs, strict=False)]
+        assert all(broker.settle(what))
+        assert sum(each.count for each in broker.tallies("celery", since=0)) == len(what)
         assert broker.mark_started(held[-1])
         assert broker.requeue(broker.dead("celery")) == broker.discard(broker.parked("celery")) == 1
         assert not broker.recover("celery", owner="w", limit=1).deliveries

@@ -9,9 +9,11 @@ from pathlib import Path
 from uuid import uuid4
 
 import pytest
+from msgspec.structs import replace
 
 from umbel.backend import Record
-from umbel.drivers.sqlite import SQLiteBackend, SQLiteBroker, database, statements
+from umbel.broker import TALLIES_KEPT
+from umbel.drivers.sqlite import SQLiteBackend, SQLiteBroker, database, statements, tallies
 from umbel.drivers.sqlite.bell import Bell
 from umbel.drivers.sqlite.database import Database
 from umbel.exceptions import BackendUnavailable, BrokerUnavailable, ImproperlyConfigured
@@ -102,6 +104,39 @@ def test_tables_of_another_version_are_refused(broker, path):
     other.close()
     with pytest.raises(ImproperlyConfigured, match="version 99"):
         broker.open()
+
+
+def test_a_file_from_before_there_were_counts_gets_their_table(broker, path):
+    broker.publish([item("q", "a")])
+    broker.close()
+    with sqlite3.connect(path) as other:
+        other.execute("DROP TABLE umbel_tallies")
+    other.close()
+    assert broker.tallies("q", since=0) == []
+    broker.join("w", ["q"], lease=60)
+    (held,) = broker.fetch("q", 1, owner="w", seq=1)
+    assert broker.settle([replace(settlement(held), tally="done")]) == [True]
+    assert [each.tally for each in broker.tallies("q", since=0)] == ["done"]
+
+
+def test_old_counts_are_deleted_in_steps_as_others_are_made(path, monkeypatch):
+    monkeypatch.setattr(tallies, "FORGOTTEN_AT_ONCE", 10)
+    clock = FakeClock()
+    broker = SQLiteBroker(f"sqlite:///{path}", clock=clock)
+    broker.join("w", ["q"], lease=1e6)
+    seq = iter(range(1, 100))
+
+    def count(number):
+        broker.publish([item("q", f"m{n}") for n in range(number)])
+        held = broker.fetch("q", number, owner="w", seq=next(seq))
+        broker.settle([replace(settlement(each), tally=f"t{n}") for n, each in enumerate(held)])
+        with broker._database.read() as connection:
+            return connection.execute("SELECT count(*) FROM umbel_tallies").fetchone()[0]
+
+    assert count(25) == 25
+    clock.advance(TALLIES_KEPT + 60)
+    assert [count(1) for _ in range(4)] == [16, 6, 1, 1]
+    broker.close()
 
 
 def test_an_unknown_synchronous_option_is_refused(path):

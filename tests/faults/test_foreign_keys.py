@@ -239,3 +239,36 @@ def test_what_a_script_may_have_stored_before_it_failed_is_not_sent_again(calls,
         calls.apply_async(countdown=60)
     assert caught.value.maybe_sent
     assert sum(places(broker)) == 0
+
+
+def test_what_was_carried_out_before_a_settlement_that_fails_is_counted(broker, client):
+    broker.join("me", ["celery"], lease=60.0)
+    broker.publish([Item(raw=b'{"one": 1}', queue="celery", id=uuid()) for _ in range(5)])
+    held = broker.fetch("celery", 5, owner="me", seq=1)
+    (ready, *_) = broker.keys("elsewhere").ready
+    client.set(ready, "not a list")
+    again = Item(raw=b'{"two": 2}', queue="elsewhere", id=uuid())
+    fails = Settlement(delivery=held[2], verb=Verb.RETRY, replacement=again, tally="again")
+    acks = [Settlement(delivery=each, verb=Verb.ACK, tally="done") for each in held]
+    with pytest.raises(OperationalError, match="WRONGTYPE"):
+        broker.settle([acks[0], fails, acks[1]])
+    with pytest.raises(OperationalError, match="WRONGTYPE"):
+        broker.fetch("celery", 0, owner="me", seq=2, settle=[acks[3], fails, acks[4]])
+    assert [each.count for each in broker.tallies("celery", since=0)] == [2]
+    client.delete(ready)
+    assert broker.settle([acks[0], fails, acks[1], acks[3], acks[4]]) == [False, True, True, False, True]
+    counts = {tally: sum(e.count for e in broker.tallies("celery", since=0) if e.tally == tally) for tally in ("done", "again")}
+    assert counts == {"done": 4, "again": 1}
+
+
+def test_what_cannot_be_counted_is_settled_all_the_same(broker, client):
+    broker.join("me", ["celery"], lease=60.0)
+    broker.publish([Item(raw=b'{"one": 1}', queue="celery", id=uuid()) for _ in range(2)])
+    held = broker.fetch("celery", 2, owner="me", seq=1)
+    minute = int(time.time()) // 60 * 60
+    for each in range(minute - 60, minute + 180, 60):
+        client.rpush(broker.keys("celery")[f"tally:{each}"], "not a hash")
+    assert broker.settle([Settlement(delivery=held[0], verb=Verb.ACK, tally="done")]) == [True]
+    assert broker.fetch("celery", 9, owner="me", seq=2, settle=[Settlement(delivery=held[1], verb=Verb.ACK, tally="done")]) == []
+    assert broker.depth(["celery"])["celery"].claimed == 0
+    assert broker.tallies("celery", since=0) == []

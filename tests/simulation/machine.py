@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from dataclasses import dataclass
 from typing import Any
 
@@ -9,12 +10,13 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
 from tests.simulation.drivers import LEASE
 
-from umbel.broker import Delivery, Item, OwnerLost, Settlement, Verb
+from umbel.broker import TALLIES_KEPT, Delivery, Item, OwnerLost, Settlement, Verb
 from umbel.testing.conformance.base import item
 from umbel.wire.message import glance
 
 PRIORITIES = st.sampled_from([0, 3, 6, 9])
 TASKS = ["tests.one", "tests.two"]
+TALLIES = ["", "done", "not done"]
 FAR = 5e5  # seconds from now until a delayed message is due
 PICK = st.integers(0, 10**6)  # which of those that there are
 
@@ -53,6 +55,8 @@ class BrokerMachine(RuleBasedStateMachine):
         self.members: dict[str, Member] = {}
         self.seen: list[tuple[str, Delivery]] = []  # every claim that there was, with its task key
         self.numbers = iter(range(10**9))
+        self.counts: Counter[str] = Counter()
+        self.begun = driver.now()
 
     # The reference
 
@@ -146,7 +150,7 @@ class BrokerMachine(RuleBasedStateMachine):
     def fetch(self, pick, limit, riding, repeats, unpark, due):
         name, member = sorted(self.members.items())[pick % len(self.members)]
         rides = [(key, d) for key, d in self.seen if d.owner == name and self.holds(key, d)][:riding]
-        call = {"owner": name, "seq": member.seq + 1, "settle": [Settlement(delivery=d, verb=Verb.ACK) for _, d in rides]}
+        call = {"owner": name, "seq": member.seq + 1, "settle": [Settlement(delivery=d, verb=Verb.ACK, tally="ridden") for _, d in rides]}
         call["parked"] = TASKS[:1] if unpark else ()
         if due:
             self.all_become_due()
@@ -171,6 +175,7 @@ class BrokerMachine(RuleBasedStateMachine):
     def has_claimed(self, acked, found, limit, *, unpark, due):
         for key in acked:
             self.known[key].place = "gone"
+            self.counts["ridden"] += 1
         if due:
             self.promoted()
         parked = {key for key in self.ids("parked") if unpark and self.known[key].task == TASKS[0]}
@@ -215,6 +220,7 @@ class BrokerMachine(RuleBasedStateMachine):
     def settlement(self, key, delivery, verb, *, held):
         known = self.known[key]
         fields = {"attempts": delivery.attempts, "suspect": delivery.suspect} if verb is Verb.GIVE_BACK else {}
+        fields["tally"] = TALLIES[(len(self.seen) + verb) % len(TALLIES)]
         if verb is Verb.RETRY:
             fields["replacement"] = self.new(known.priority)
             if not held:  # it comes to nothing
@@ -227,6 +233,7 @@ class BrokerMachine(RuleBasedStateMachine):
             places = {Verb.ACK: "gone", Verb.RETRY: "gone", Verb.GIVE_BACK: "ready", Verb.BURY: "dead", Verb.PARK: "parked"}
             known.place = places.get(verb, "delayed")
             known.task, known.started = fields.get("reason", ""), False
+            self.counts[fields["tally"]] += bool(fields["tally"])
         return Settlement(delivery=delivery, verb=verb, **fields)
 
     # Recovery
@@ -322,6 +329,14 @@ class BrokerMachine(RuleBasedStateMachine):
         for place in ("dead", "parked"):
             assert {letter.id for letter in getattr(self.broker, place)(self.queue, limit=1000)} == self.ids(place)
         assert set(self.broker.parked_for(self.queue, TASKS)) == {self.known[key].task for key in self.ids("parked")}
+
+    @invariant()
+    def each_settlement_that_was_carried_out_is_counted_once(self):
+        if self.driver.now() < self.begun + TALLIES_KEPT - 60:  # then the first are forgotten
+            found = Counter()
+            for each in self.broker.tallies(self.queue, since=0):
+                found[each.tally] += each.count
+            assert found == +self.counts
 
     def teardown(self):
         """Nothing is lost: everything that is not gone can be claimed."""

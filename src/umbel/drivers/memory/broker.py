@@ -13,6 +13,7 @@ import msgspec
 
 from umbel.backend import ResultBackend
 from umbel.broker import (
+    TALLIES_KEPT,
     Broker,
     BrokerFeatures,
     DeadLetter,
@@ -24,6 +25,7 @@ from umbel.broker import (
     Revocation,
     Revocations,
     Settlement,
+    Tally,
     Verb,
 )
 from umbel.clock import Clock, SystemClock
@@ -154,7 +156,16 @@ class MemoryBroker(Broker):
         for record in settlement.records:
             self.store.write(record, now)
         self._add(settlement.follow_ups)
+        if settlement.tally:
+            self.store.count(delivery.queue, settlement.tally, now)
         return True
+
+    def tallies(self, queue: str, *, since: float) -> list[Tally]:
+        with self._changed:
+            first = max(since, self._clock.now() - TALLIES_KEPT)
+            kept = {minute: counts for minute, counts in self.store.tallies.items() if minute >= first}
+            found = [(minute, tally, n) for minute, counts in kept.items() for (name, tally), n in counts.items() if name == queue]
+            return [Tally(*each) for each in sorted(found)]
 
     def _move(self, queue: Queue, message: Message, settlement: Settlement, now: float) -> None:
         match settlement.verb:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import threading
-from collections import defaultdict
+from collections import Counter, defaultdict
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from functools import partial
@@ -15,7 +15,7 @@ from typing import NamedTuple
 from urllib.parse import urlsplit
 
 from umbel.backend import Record
-from umbel.broker import Evidence, Item, Revocation
+from umbel.broker import TALLIES_KEPT, Evidence, Item, Revocation
 from umbel.bus import Heard
 from umbel.drivers.acceptance import may_replace
 
@@ -115,6 +115,7 @@ class Store:
         self.leases: dict[str, Held] = {}
         self.revoked: dict[str, tuple[int, Revocation]] = {}  # by id, with its mark; the last entered is last
         self.revocations = 0  # the mark of the last
+        self.tallies: dict[int, Counter[tuple[str, str]]] = {}  # by minute: how often a queue had a tally
         self.listeners: list[tuple[tuple[str, ...], SimpleQueue[Heard]]] = []
         # One counter of fences for all queues: a task that is retried on another queue must not look older there.
         self.next_fence = partial(next, count(1))
@@ -140,6 +141,14 @@ class Store:
             queue.put(message)
             limit -= 1
         return queue.delayed[0][0] if queue.delayed else None
+
+    def count(self, queue: str, tally: str, now: float) -> None:
+        """Count *tally* in the minute of *now*, and forget old minutes at the begin of a new one."""
+        minute = int(now) // 60 * 60
+        if minute not in self.tallies:
+            self.tallies = {begin: counts for begin, counts in self.tallies.items() if begin > now - TALLIES_KEPT}
+            self.tallies[minute] = Counter()
+        self.tallies[minute][queue, tally] += 1
 
     def write(self, record: Record, now: float) -> bool:
         """Store one result, unless what is there forbids it."""

@@ -24,6 +24,7 @@ from umbel.broker import (
     Recovered,
     Revocations,
     Settlement,
+    Tally,
     Verb,
     decode_evidence,
     encode_evidence,
@@ -36,6 +37,7 @@ from umbel.drivers.redis.chunks import CHUNK, chunks, size_of
 from umbel.drivers.redis.client import Client, load_script
 from umbel.drivers.redis.keys import DEFAULT_SEPARATOR, DEFAULT_STEPS, Keys, checked_steps, steps_of
 from umbel.drivers.redis.revoked import RevokedIds
+from umbel.drivers.redis.tallies import tallies_of
 from umbel.exceptions import BrokerUnavailable, SerializationError
 from umbel.ids import uuid
 from umbel.wire.marks import mark, marks
@@ -236,7 +238,7 @@ class RedisBroker(Broker):
     def _settle_args(self, settlement: Settlement) -> list[Any]:
         delivery, verb = settlement.delivery, settlement.verb
         if verb is Verb.ACK and not settlement.records and not settlement.follow_ups:
-            return [delivery.tag, b"A"]
+            return [delivery.tag, b"A", settlement.tally]
         fields: tuple[Any, ...] = ()
         if verb is Verb.RETRY:
             assert settlement.replacement is not None
@@ -249,7 +251,7 @@ class RedisBroker(Broker):
         elif verb in {Verb.BURY, Verb.PARK}:
             reason, evidence = plain(settlement.reason), encode_evidence(settlement.evidence)
             fields = (plain(name_of(delivery.raw)), reason, evidence, delivery.raw)
-        args = [delivery.tag, VERBS[verb], len(fields), *fields, len(settlement.records)]
+        args = [delivery.tag, VERBS[verb], settlement.tally, len(fields), *fields, len(settlement.records)]
         for record in settlement.records:
             assert self._backend is not None, "records ride only after settles_with() said yes"
             args += record_args(self._backend, record)
@@ -257,6 +259,9 @@ class RedisBroker(Broker):
         for item in settlement.follow_ups:
             args += self._push_args(item)
         return args
+
+    def tallies(self, queue: str, *, since: float) -> list[Tally]:
+        return tallies_of(self._client, self.keys(queue).base, since)
 
     def recover(self, queue: str, *, owner: str, limit: int) -> Recovered:
         # A server that was frozen carries out late what was sent before: by then owners that live may have missed a renewal.

@@ -14,6 +14,8 @@ r"""Names of keys in Redis.
     {<q>}.dead:index       zset    "i" task id NUL name, all with the score 0
     {<q>}.parked…          the same three, for messages of unknown tasks; the index also has "t" task name NUL name
 
+    {<q>}.tally:<minute>   hash    what was counted in the minute that begins then (seconds) -> how often; for three hours
+
     {umbel.revoked}        string  mark of the last entry of the list of revoked ids, which all queues share
     {umbel.revoked}.marks  zset    id -> its mark
     {umbel.revoked}.ends   zset    id -> when it is forgotten, in ms

@@ -22,6 +22,7 @@ from umbel.broker import (
     Revocation,
     Revocations,
     Settlement,
+    Tally,
     Verb,
     decode_evidence,
     encode_evidence,
@@ -32,6 +33,7 @@ from umbel.drivers.acceptance import refuse_odd_times
 from umbel.drivers.sqlite import statements as sql
 from umbel.drivers.sqlite.backend import SQLiteBackend, write_record
 from umbel.drivers.sqlite.database import Database, path_of
+from umbel.drivers.sqlite.tallies import Tallies
 from umbel.exceptions import BrokerUnavailable
 
 __all__ = ["SQLiteBroker"]
@@ -53,6 +55,7 @@ class SQLiteBroker(Broker):
         self.path = os.path.realpath(path_of(url))
         self._database = Database(self.path, options=options or {}, timeout=timeout, error=BrokerUnavailable)
         self._clock = clock or SystemClock()
+        self._tallies = Tallies()
 
     def open(self) -> None:
         with self._database.read() as connection:
@@ -135,10 +138,13 @@ class SQLiteBroker(Broker):
     def _settle(self, connection: sqlite3.Connection, settlements: Sequence[Settlement]) -> list[bool]:
         owners = {(s.delivery.queue, s.delivery.owner) for s in settlements}
         valid = {owner for owner in owners if last_seq(connection, *owner) is not None}
-        return [
-            (s.delivery.queue, s.delivery.owner) in valid and self._settle_one(connection, s)
-            for s in settlements
-        ]  # fmt: skip
+        flags = [(s.delivery.queue, s.delivery.owner) in valid and self._settle_one(connection, s) for s in settlements]
+        self._tallies.add(connection, (s for s, done in zip(settlements, flags, strict=True) if done), self._clock.now())
+        return flags
+
+    def tallies(self, queue: str, *, since: float) -> list[Tally]:
+        with self._database.read() as connection:
+            return self._tallies.since(connection, queue, since, self._clock.now())
 
     def _settle_one(self, connection: sqlite3.Connection, settlement: Settlement) -> bool:
         claim, now = claim_of(settlement.delivery), self._clock.now()

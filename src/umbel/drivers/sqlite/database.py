@@ -19,7 +19,8 @@ from umbel.exceptions import BackendUnavailable, BrokerUnavailable, ImproperlyCo
 
 __all__ = ["Database", "path_of"]
 
-SCHEMA = 2
+SCHEMA = 2  # of what the tables mean: a file of another one is refused
+NEWEST = "umbel_tallies"  # a file without this table is from before: it is added, and an older umbel does not mind
 SHORTEST_POLL, LONGEST_POLL = 0.0005, 0.015  # seconds between two looks at the file
 ECHO = 0.05  # seconds of looking often after the bell has rung
 SLOWEST_SYNC = 2.0  # seconds of looking at all: it rings at a write, and others see what was written once it is on the disk
@@ -181,17 +182,24 @@ class Database:
         return connection
 
     def _prepare(self, connection: sqlite3.Connection, deadline: float) -> None:
-        """Make the tables if they are missing."""
-        if not connection.execute("SELECT 1 FROM sqlite_master WHERE name = 'umbel_meta'").fetchone():
-            script = (resources.files("umbel.drivers.sqlite") / "schema.sql").read_text()
-            self._insist(connection, "BEGIN IMMEDIATE", deadline)
-            try:
-                for statement in statements_of(script):
-                    connection.execute(statement)
-                connection.execute("COMMIT")
-            except BaseException:
-                connection.execute("ROLLBACK")
-                raise
+        """Make the tables that are missing: all in a new file, the newest in one of before. Who does not know a table leaves it alone."""
+        known = {name for (name,) in connection.execute("SELECT name FROM sqlite_master WHERE name IN ('umbel_meta', ?)", (NEWEST,))}
+        if "umbel_meta" in known:
+            self._check_version(connection)
+        if NEWEST in known:
+            return
+        script = (resources.files("umbel.drivers.sqlite") / "schema.sql").read_text()
+        self._insist(connection, "BEGIN IMMEDIATE", deadline)
+        try:
+            for statement in statements_of(script):
+                connection.execute(statement)
+            connection.execute("COMMIT")
+        except BaseException:
+            connection.execute("ROLLBACK")
+            raise
+        self._check_version(connection)  # another process may have been quicker
+
+    def _check_version(self, connection: sqlite3.Connection) -> None:
         version = connection.execute("SELECT value FROM umbel_meta WHERE name = 'schema'").fetchone()[0]
         if version != SCHEMA:
             raise ImproperlyConfigured(

@@ -76,4 +76,13 @@ CREATE TABLE IF NOT EXISTS umbel_revoked (
 CREATE INDEX IF NOT EXISTS umbel_revoked_mark ON umbel_revoked (mark);
 CREATE INDEX IF NOT EXISTS umbel_revoked_expire ON umbel_revoked (expires);
 
+-- How often something was counted. The minute is first, as old ones are deleted whatever their queue.
+CREATE TABLE IF NOT EXISTS umbel_tallies (
+    minute INTEGER NOT NULL,  -- when it begins, in seconds since the epoch
+    queue TEXT NOT NULL,
+    tally TEXT NOT NULL,
+    count INTEGER NOT NULL,
+    PRIMARY KEY (minute, queue, tally)
+) WITHOUT ROWID;
+
 INSERT OR IGNORE INTO umbel_meta VALUES ('schema', 2), ('fence', 0), ('revoked', 0);

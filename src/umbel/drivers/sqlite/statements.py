@@ -56,6 +56,13 @@ ON CONFLICT (id) DO UPDATE SET mark = excluded.mark, expires = max(expires, excl
 REVOKED_SINCE: Final = "SELECT id, expires, signal FROM umbel_revoked WHERE mark > ? AND expires > ? ORDER BY mark"
 FORGET_REVOKED: Final = "DELETE FROM umbel_revoked WHERE id IN (SELECT id FROM umbel_revoked WHERE expires <= ? LIMIT ?)"
 
+COUNT: Final = """
+INSERT INTO umbel_tallies (minute, queue, tally, count) VALUES (?, ?, ?, ?)
+ON CONFLICT (minute, queue, tally) DO UPDATE SET count = count + excluded.count"""
+TALLIES: Final = "SELECT minute, tally, count FROM umbel_tallies WHERE minute >= ? AND queue = ? ORDER BY minute, tally"
+FORGET_TALLIES: Final = """
+DELETE FROM umbel_tallies WHERE (minute, queue, tally) IN (SELECT minute, queue, tally FROM umbel_tallies WHERE minute <= ? LIMIT ?)"""
+
 ANY_READY: Final = "SELECT EXISTS (SELECT 1 FROM umbel_messages WHERE queue = ? AND place = 0)"
 NEXT_DUE: Final = "SELECT min(due) FROM umbel_messages WHERE queue = ? AND place = 1"
 DUE: Final = "SELECT position FROM umbel_messages WHERE queue = ? AND place = 1 AND due <= ? ORDER BY due, position LIMIT ?"

@@ -10,6 +10,7 @@ from msgspec.structs import replace
 from umbel.broker import Broker, Delivery, Verb
 from umbel.testing.conformance.base import item, settlement
 from umbel.testing.conformance.claiming import ClaimingPromises
+from umbel.testing.conformance.counting import CountingPromises
 from umbel.testing.conformance.delaying import DelayingPromises
 from umbel.testing.conformance.letters import LetterPromises
 from umbel.testing.conformance.publishing import PublishingPromises
@@ -21,7 +22,8 @@ __all__ = ["BrokerConformance"]
 
 
 class BrokerConformance(
-    PublishingPromises, DelayingPromises, ClaimingPromises, SettlingPromises, LetterPromises, RecoveringPromises, RevokingPromises
+    PublishingPromises, DelayingPromises, ClaimingPromises, SettlingPromises, CountingPromises, LetterPromises, RecoveringPromises,
+    RevokingPromises,
 ):  # fmt: skip
     """Inherit it, and give `make_broker`; `partner` if the store holds results too; `pass_time` and `now` for a fake clock."""
 

@@ -173,15 +173,36 @@ local function forget(base, owner)
   redis.call('DEL', base .. '.bell:' .. owner)
 end
 
+-- What is counted of the settlements of this call: tally -> how often.
+local tallied = {}
+
+-- Add it to the hash of this minute, which is forgotten after three hours. What cannot be counted there fails no settlement.
+local function count(base, now)
+  if not next(tallied) then return end
+  local seconds = math.floor(now / 1000000)
+  local key = string.format('%s.tally:%.0f', base, seconds - seconds % 60)
+  for tally, times in pairs(tallied) do
+    redis.pcall('HINCRBY', key, tally, times)
+  end
+  redis.pcall('EXPIRE', key, 10800)
+end
+
+-- Remove a claim, and count that. Returns 1, or 0 if it is not held.
+local function let_go(claims, tag, tally)
+  if redis.call('HDEL', claims, tag, 's:' .. tag) == 0 then return 0 end
+  if tally ~= '' then tallied[tally] = (tallied[tally] or 0) + 1 end
+  return 1
+end
+
 -- Carry out one settlement, described by ARGV from position at. Returns 1 or 0 (claim not held), and the next position.
--- ARGV: tag verb nfields fields... nrecords (key channel state fence ttl meta)... nfollow (base list due step raw)...
+-- ARGV: tag verb tally nfields fields... nrecords (key channel state fence ttl meta)... nfollow (base list due step raw)...
 -- A verb "A" has nothing behind it: an acknowledgement alone, as most are. With records or follow-ups it is "D".
 -- Invariant: it is asked first whether all places take what goes there, and the claim is removed last.
 local function settle(base, claims, lists, at, now)
-  local tag, verb = ARGV[at], ARGV[at + 1]
-  if verb == 'A' then return redis.call('HDEL', claims, tag, 's:' .. tag) == 0 and 0 or 1, at + 2 end
-  local nfields = tonumber(ARGV[at + 2])
-  local f = at + 3
+  local tag, verb, tally = ARGV[at], ARGV[at + 1], ARGV[at + 2]
+  if verb == 'A' then return let_go(claims, tag, tally), at + 3 end
+  local nfields = tonumber(ARGV[at + 3])
+  local f = at + 4
   local nrecords = tonumber(ARGV[f + nfields])
   local r = f + nfields + 1
   local nfollow = tonumber(ARGV[r + nrecords * 6])
@@ -214,5 +235,17 @@ local function settle(base, claims, lists, at, now)
   elseif verb == 'P' then
     put_away(base, 'parked', ARGV[f], ARGV[f + 1], ARGV[f + 2], string.sub(tag, -1), ARGV[f + 3], now)
   end
-  return redis.call('HDEL', claims, tag, 's:' .. tag) == 0 and 0 or 1, after
+  return let_go(claims, tag, tally), after
+end
+
+-- Carry out n settlements, the first at position at. Returns a flag for each, and the position behind them.
+-- Invariant: what was carried out before one that fails is counted. It is asked for again, and finds its claims gone.
+local function settle_all(base, claims, lists, at, n, now)
+  local flags = {}
+  local done, why = pcall(function()
+    for i = 1, n do flags[i], at = settle(base, claims, lists, at, now) end
+  end)
+  count(base, now)
+  if not done then error(why, 0) end
+  return flags, at
 end

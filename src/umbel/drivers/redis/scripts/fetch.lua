@@ -22,13 +22,7 @@ end
 -- A call with a smaller number is a copy that comes late: nobody waits for its reply, so it claims nothing.
 if tonumber(seq) <= tonumber(last[1]) then return reply end
 
-local at, flags = 8 + nparked, {}
-for i = 1, nsettle do
-  local held
-  held, at = settle(base, claims, lists, at, now)
-  flags[i] = held
-end
-reply[2] = table.concat(flags)
+reply[2] = table.concat((settle_all(base, claims, lists, 8 + nparked, nsettle, now)))
 promote(base, lists, 100, now)
 
 local note, fields = {seq, reply[1], reply[2]}, {}

@@ -2,8 +2,4 @@
 redis.call('DEL', ARGV[1] .. '.full') -- a script that has written may go on when the memory is full: else nothing could empty it
 local base, lists, owner = ARGV[1], split(ARGV[2], '\0'), ARGV[3]
 if not redis.call('ZSCORE', base .. '.owners', owner) then return false end
-local at, flags, now = 5, {}, now_us()
-for i = 1, tonumber(ARGV[4]) do
-  flags[i], at = settle(base, base .. '.claims:' .. owner, lists, at, now)
-end
-return flags
+return (settle_all(base, base .. '.claims:' .. owner, lists, 5, tonumber(ARGV[4]), now_us()))
