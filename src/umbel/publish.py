@@ -105,7 +105,7 @@ def plan_of(app: Umbel, name: str, task: Task[..., Any] | None) -> Plan:
 def _with_form(plan: Plan, name: str) -> Plan:
     if plan.destination is None or "expires" in plan.defaults or plan.serializer != "json" or plan.compression:
         return plan
-    slip, args = Slip(*(uuid() for _ in Slip.__struct_fields__)), (uuid(),)
+    slip, args = msgspec.structs.replace(Slip(*(uuid() for _ in Slip.__struct_fields__)), sent="1764180000.123"), (uuid(),)
     # In a context of its own, where no task runs from which it could inherit.
     example = Context().run(_letter, plan, name, args, {}, {}, slip, tell=False)
     stencil = Stencil(example.item.raw, slip, _plain_body(args, {}))
@@ -155,7 +155,7 @@ def drafts(
     plan: Plan, name: str, calls: Sequence[tuple[Sequence[Any], Mapping[str, Any]]], options: Mapping[str, Any], tell: bool = True
 ) -> list[Draft]:
     """Do as `draft` does for many calls of one task."""
-    reply_to, origin, depth = reply_oid(id(plan.app)), anon_nodename(), plan.depth
+    reply_to, origin, depth, sent = reply_oid(id(plan.app)), anon_nodename(), plan.depth, str(int(time.time() * 1000) / 1000)
     listened = before_task_publish.receivers or after_task_publish.receivers
     form = None if options or listened or current_frame() is not None else plan.form
     found = []
@@ -163,7 +163,7 @@ def drafts(
     for (args, kwargs), task_id, tag in zip(calls, ids, ids, strict=True):
         argsrepr = saferepr(args, 1024, depth) if args else repr(args)
         kwargsrepr = saferepr(kwargs, 1024, depth) if kwargs else repr(kwargs)
-        slip = Slip(task_id, tag, reply_to, origin, argsrepr, kwargsrepr)
+        slip = Slip(task_id, tag, reply_to, origin, argsrepr, kwargsrepr, sent)
         found.append(_letter(plan, name, args, kwargs, options, slip, tell) if form is None else _filled(form, name, args, kwargs, slip))
     return found
 
@@ -271,6 +271,7 @@ def _template(name: str, ignore_result: bool | None) -> dict[str, Any]:
         "replaced_task_nesting": 0,
         "stamped_headers": None,
         "stamps": None,
+        "umbel_sent": None,
     }
 
 
@@ -289,6 +290,7 @@ def _headers(plan: Plan, slip: Slip, options: Mapping[str, Any]) -> dict[str, An
         headers["argsrepr"] = slip.argsrepr
     if headers["kwargsrepr"] is None:
         headers["kwargsrepr"] = slip.kwargsrepr
+    headers["umbel_sent"] = float(slip.sent)
     return headers
 
 

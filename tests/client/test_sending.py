@@ -2,6 +2,7 @@
 
 import json
 import sys
+import time
 from base64 import b64decode
 from datetime import UTC, datetime, timedelta
 from enum import IntEnum
@@ -17,6 +18,7 @@ from umbel.signals import after_task_publish, before_task_publish
 HEADERS = [
     "lang", "task", "id", "shadow", "eta", "expires", "group", "group_index", "retries", "timelimit", "root_id", "parent_id",
     "argsrepr", "kwargsrepr", "origin", "ignore_result", "replaced_task_nesting", "stamped_headers", "stamps",
+    "umbel_sent",
 ]  # fmt: skip
 RECORDED = Path(__file__).parents[1] / "compat" / "fixtures" / "produced.json"
 
@@ -91,9 +93,22 @@ def test_a_call_is_what_celery_recorded_but_for_its_ids(app, add, case):
     (ours,) = sent(app, queue)
     for name in OURS:
         ours["headers"][name] = theirs["headers"][name]
+    assert time.time() - 10 < ours["headers"].pop("umbel_sent") <= time.time()
     for name in OUR_PROPERTIES:
         ours["properties"][name] = theirs["properties"][name]
     assert json.dumps(ours) == json.dumps(theirs)
+
+
+def test_a_call_says_when_it_was_sent_whatever_its_headers_are(app, add):
+    before = int(time.time() * 1000) / 1000
+    add.delay(1, 2)
+    add.delay_many([((1, 2), {}), ((3, 4), {})])
+    add.apply_async((1, 2), headers={"umbel_sent": "yesterday"}, countdown=0.001)
+    app.send_task("capapp.add", (1, 2))
+    time.sleep(0.002)
+    told = [message["headers"]["umbel_sent"] for message in sent(app)]
+    assert len(told) == 5
+    assert all(before <= each <= time.time() for each in told)
 
 
 def test_delay_takes_few_calls_in_few_files(add):

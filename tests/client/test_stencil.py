@@ -41,10 +41,12 @@ def drafted(task, args, kwargs):
 
 
 def without_ids(draft):
-    """The bytes, with names in place of the two ids that are new in each call."""
-    tag = json.loads(draft.item.raw)["properties"]["delivery_tag"]
+    """The bytes, with names in place of the two ids that are new in each call, and of its time."""
+    read = json.loads(draft.item.raw)
+    tag, sent = read["properties"]["delivery_tag"], f'"umbel_sent": {read["headers"]["umbel_sent"]}'
     assert draft.item.raw.count(draft.item.id.encode()) == 3
-    return draft.item.raw.replace(draft.item.id.encode(), b"<id>").replace(tag.encode(), b"<tag>")
+    assert draft.item.raw.count(sent.encode()) == 1
+    return draft.item.raw.replace(draft.item.id.encode(), b"<id>").replace(tag.encode(), b"<tag>").replace(sent.encode(), b"<sent>")
 
 
 def as_a_letter(task, args, kwargs):
@@ -131,7 +133,7 @@ def test_both_ways_refuse_alike_what_is_no_json():
 
 
 def test_an_envelope_in_another_order_makes_no_stencil():
-    slip, body = Slip(*(uuid() for _ in range(6))), b"some body"
+    slip, body = Slip(*(uuid() for _ in range(6)), sent="1.5"), b"some body"
     text = " ".join((slip.id, b2a_base64(body, newline=False).decode(), slip.tag))
     with pytest.raises(ValueError, match="order of the fields"):
         Stencil(text.encode(), slip, body)

@@ -314,6 +314,7 @@ def unlike_another(raw: bytes) -> dict[str, Any]:
     assert headers["parent_id"] == headers["id"]
     assert properties["delivery_info"].pop("routing_key").startswith("again-")
     assert len(properties.pop("delivery_tag")) == 36
+    headers.pop("umbel_sent", None)  # umbel's own
     properties.pop("origin", None)  # a slip of Celery's; nobody reads it
     for where, name in ((headers, "expires"), (properties, "expiration")):
         if where.get(name):

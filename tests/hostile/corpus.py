@@ -191,6 +191,7 @@ def wrong_headers() -> dict[str, Message]:
         "replaced_task_nesting": ["x"],
         "task": [42, "", None, ["a"], TASK + "\n"],
         "id": [None, "", 5, "a" * 1025, ESCAPES, "\ud800", "\u202egnp", "nul\0"],
+        "umbel_sent": ["now", [1], {}, True],
         "priority": [],
     }
     found = {f"{name}={value!r:.20}": Message(envelope(**{name: value})) for name, values in wrong.items() for value in values}
@@ -225,6 +226,9 @@ def forged_requests() -> dict[str, Message]:
         "attempts forged": Message(envelope(umbel_attempts=10**30, umbel_suspect="x"), RUNS),
         "attempts at the end": Message(envelope(umbel_attempts=2), RUNS),
         "waited forged": Message(envelope(umbel_waited=True, eta=LATER), RUNS),
+        "sent at no time": Message(envelope(umbel_sent=float("nan")), RUNS),
+        "sent after all time": Message(envelope(umbel_sent=float("inf")), RUNS),
+        "sent before all time": Message(envelope(umbel_sent=-1e308, eta="0001-01-01T00:00:00"), RUNS),
         "shadow with escapes": Message(envelope(shadow=ESCAPES), RUNS),
         "shadow a list": Message(envelope(shadow=[1]), RUNS),
         "repr with escapes": Message(envelope(argsrepr=ESCAPES, kwargsrepr=[1], origin={}, lang=5), RUNS),

@@ -108,12 +108,21 @@ def test_a_glance_says_what_decides_where_and_whether_a_task_runs():
     assert (seen.priority, seen.ignore_result, seen.group, seen.routing_key) == (3, True, "g", "q")
 
 
+@pytest.mark.parametrize("sent", [None, 7, 7.5])
+def test_a_glance_says_when_a_message_was_sent_if_its_producer_said_so(sent):
+    assert glance(encode(task_message(umbel_sent=sent))).sent == sent
+    assert glance(encode(task_message())).sent is None
+
+
 def test_a_glance_fills_in_what_foreign_clients_leave_out():
     seen = glance(envelope(headers={"task": "t", "id": "i", "retries": None}, properties={"priority": None, "body_encoding": "base64"}))
     assert (seen.retries, seen.eta, seen.priority, seen.ignore_result, seen.routing_key) == (0, None, 0, None, "")
 
 
-@pytest.mark.parametrize("headers", [{"retries": "x"}, {"eta": 5}, {"expires": []}, {"ignore_result": "no"}, {"id": ""}, {"task": 1}])
+@pytest.mark.parametrize(
+    "headers",
+    [{"retries": "x"}, {"eta": 5}, {"expires": []}, {"ignore_result": "no"}, {"id": ""}, {"task": 1}, {"umbel_sent": "now"}],
+)
 def test_a_glance_refuses_headers_of_a_wrong_type(headers):
     with pytest.raises(DecodeError):
         glance(envelope(headers={"task": "t", "id": "i", **headers}))

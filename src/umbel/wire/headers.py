@@ -52,6 +52,7 @@ class Headers(msgspec.Struct, gc=False):
     stamped_headers: list[str] | None = None
     stamps: dict[str, Any] | None = None
     compression: str | None = None
+    umbel_sent: float | None = None  # seconds since the epoch
 
 
 class Glimpse(msgspec.Struct, gc=False):

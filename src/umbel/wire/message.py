@@ -53,6 +53,7 @@ class Glance(msgspec.Struct, frozen=True, kw_only=True, gc=False):
     ignore_result: bool | None
     group: str | None
     routing_key: str
+    sent: float | None = None  # when, in seconds since the epoch by the producer's clock; None: it did not say
 
 
 class _Envelope(msgspec.Struct, gc=False, rename={"content_type": "content-type", "content_encoding": "content-encoding"}):
@@ -207,6 +208,7 @@ def _glance(glimpse: Glimpse) -> Glance:
         ignore_result=headers.ignore_result,
         group=headers.group,
         routing_key=routing_key,
+        sent=headers.umbel_sent,
     )
 
 

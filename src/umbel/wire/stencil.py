@@ -23,6 +23,7 @@ class Slip(msgspec.Struct, frozen=True, gc=False):
     origin: str
     argsrepr: str
     kwargsrepr: str
+    sent: str  # when, as JSON writes the number
 
 
 class Stencil:
@@ -55,4 +56,5 @@ class Stencil:
 def _in_order(slip: Slip, body: bytes) -> tuple[str, ...]:
     """Return the values in the order and in the form in which an envelope has them: only free text needs JSON's escapes."""
     text, task_id = b2a_base64(body, newline=False).decode("ascii"), slip.id
-    return text, task_id, task_id, quote(slip.argsrepr), quote(slip.kwargsrepr), quote(slip.origin), task_id, slip.reply_to, slip.tag
+    free = quote(slip.argsrepr), quote(slip.kwargsrepr), quote(slip.origin)
+    return text, task_id, task_id, *free, slip.sent, task_id, slip.reply_to, slip.tag
