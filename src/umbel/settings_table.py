@@ -255,6 +255,7 @@ _ALL = (
     _("result_max_size", "int|none", 67108864, "bytes", "The same for the document of a result: a task that returns more has failed; 0 or None sets no limit.", IMPLEMENTED, None),
     _("task_max_deliveries", "int", 3, "deliveries", "How often a task may take its process down before its message is buried.", IMPLEMENTED, None),
     _("task_revoke_expires", "timedelta|float", timedelta(days=31), "seconds", "How long a revoked id is remembered: longer than its message may be delayed.", IMPLEMENTED, None),
+    _("task_counters", "bool", True, "", "Whether workers count in the broker what their tasks come to, and how long they wait and run; `umbel stats` prints it.", IMPLEMENTED, None),
     _("worker_lease", "float", 10.0, "seconds", "How long a silent worker keeps its messages.", IMPLEMENTED, None),
     _("worker_lease_renewal", "float", 2.5, "seconds", "How often a worker renews its lease.", IMPLEMENTED, None),
     _("worker_watchdog_timeout", "float", 60.0, "seconds", "A worker that hangs for so long ends with exit code 70; 0 means never.", IMPLEMENTED, None),

@@ -23,7 +23,7 @@ ROWS = [
     {
         "attempts", "breaker", "context", "current", "meta", "arguments", "publish", "queues", "batching", "commit", "connections",
         "control", "discovery", "eager", "joining", "letters", "registry",
-        "result", "result_wait", "retrying", "shared", "task", "app_settings", "app", "__init__",
+        "result", "result_wait", "retrying", "shared", "tally", "task", "app_settings", "app", "__init__",
     },
     {"execution", "pools"},
     {"worker"},

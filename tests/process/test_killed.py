@@ -1,5 +1,6 @@
 """Nothing is lost when processes are killed with -9: an independent ledger says so."""
 
+import ast
 import contextlib
 import os
 import random
@@ -72,3 +73,69 @@ def test_a_warm_stop_finishes_what_runs_and_gives_the_rest_back(ledger):
     with ledger.worker("-c", "2"):
         wait_for(lambda: len(ledger.numbers()) == 20, 20, ledger.logs)
     assert len(ledger.lines()) == 20
+
+
+MANY = 3000
+COUNTS = """
+from collections import Counter
+from ledger_app import app
+from umbel.tally import rows_of
+total = Counter()
+for row in rows_of({"celery": app.broker.tallies("celery", since=0)}):
+    total.update({f"{row.task} {end}": count for end, count in row.ends.items()})
+print(dict(total))
+"""
+
+
+def counted(ledger):
+    """How often each task came to which end."""
+    found = ast.literal_eval(ledger.script(COUNTS))
+    return {name.removeprefix("ledger_app."): count for name, count in found.items()}
+
+
+@pytest.mark.timeout(180)
+def test_what_succeeded_is_counted_once_each_though_workers_are_killed_in_a_loop(ledger):
+    ledger.script(SEND.format(n=MANY).replace("0.002", "0.0"))
+    for done in range(200, MANY, 400):
+        with ledger.worker("-c", "2") as worker:
+            wait_for(lambda done=done: len(ledger.numbers()) >= done, 40, ledger.logs)
+            os.killpg(worker.pid, signal.SIGKILL)
+            worker.process.wait()
+    with ledger.worker("-c", "2") as worker:
+        wait_for(lambda: len(ledger.numbers()) == MANY, 60, ledger.logs)
+        worker.send(signal.SIGTERM)
+        assert worker.exit_code() == 0, worker.tail()
+    depth = ledger.script("from ledger_app import app; print(app.broker.depth(['celery'])['celery'])")
+    assert "ready=0, delayed=0, claimed=0, parked=0, dead=0" in depth
+    counts = counted(ledger)
+    assert counts.pop("work SUCCESS") == MANY
+    assert counts.pop("work LOST") > 0
+    assert not counts
+
+
+@pytest.mark.timeout(120)
+def test_every_way_to_end_is_counted(ledger):
+    ledger.script(
+        "from ledger_app import dies, early, flaky, prints, raises, work\n"
+        "dies.delay(1); early.delay(2, 0.0); flaky.delay(3, 2); raises.delay('why'); work.delay(4)\n"
+        "work.apply_async((5,), expires=-1)"
+    )
+    wanted = {
+        "dies LOST": 2, "dies FAILURE": 1, "early STARTED": 1, "flaky RETRY": 2, "flaky SUCCESS": 1, "raises FAILURE": 1,
+        "work SUCCESS": 1, "work REVOKED": 1,
+    }  # fmt: skip
+    with ledger.worker("-c", "2") as worker:
+        wait_for(lambda: counted(ledger) == wanted, 40, lambda: f"{counted(ledger)} {ledger.logs()}")
+        worker.send(signal.SIGTERM)
+        assert worker.exit_code() == 0, worker.tail()
+    assert counted(ledger) == wanted
+
+
+def test_a_worker_that_is_told_so_counts_nothing(ledger):
+    ledger.env["UMBEL_TASK_COUNTERS"] = "0"
+    ledger.script("from ledger_app import early, work; work.delay(1); early.delay(2, 0.0)")
+    with ledger.worker("-c", "1") as worker:
+        wait_for(lambda: ledger.numbers() == {1, 2}, 20, ledger.logs)
+        worker.send(signal.SIGTERM)
+        assert worker.exit_code() == 0, worker.tail()
+    assert counted(ledger) == {}

@@ -119,12 +119,12 @@ class Reporter:
         logger.error("Task handler raised error: %r", exc)
         logger.error("Hard time limit (%ss) exceeded for %s[%s]%s", *exc.args, task.name, request.glance.id, where)
         self._tell_failure(request, exc)
-        meta = None
+        meta, ran = None, (limits and limits.hard) or 0.0
         if not self._ignored(request) or task.store_errors_even_if_ignored:
             meta = self._of_state(request, states.FAILURE, exc, traceback=traceback or None).meta
         if not task.acks_late or acks_on(task, task.acks_on_timeout):
-            return Outcome(tag, Action.ACK, states.FAILURE, 0.0, meta)
-        return Outcome(tag, Action.BURY, states.FAILURE, 0.0, meta, reason=f"failed: {exc!r}", kind="failed", traceback=traceback)
+            return Outcome(tag, Action.ACK, states.FAILURE, ran, meta)
+        return Outcome(tag, Action.BURY, states.FAILURE, ran, meta, reason=f"failed: {exc!r}", kind="failed", traceback=traceback)
 
     def buried(self, request: Request, outcome: Outcome) -> Evidence:
         """Tell of a message that is kept as *outcome* says, and return the evidence."""

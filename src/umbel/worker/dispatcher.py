@@ -20,6 +20,7 @@ from umbel.pools.base import Death, Pool, Slot, ended
 from umbel.task import Task
 from umbel.wire.saferepr import one_line
 from umbel.wire.size import DEFAULT_LIMIT
+from umbel.worker.counting import Counting
 from umbel.worker.endings import Endings
 from umbel.worker.inflight import MOST, Inflight, Packet
 from umbel.worker.limits import TimeLimits
@@ -44,11 +45,12 @@ class Dispatcher:
     def __init__(
         self, broker: Broker, pool: Pool, settler: Settler, io: Executor, reporter: Reporter, *,
         tasks: Mapping[str, Task[..., Any]], most_deliveries: int, prefetch: int | None, rates: RateLimits,
-        revoked: Container[str] = (), largest: int = DEFAULT_LIMIT, clock: Callable[[], float] = time.time,
+        revoked: Container[str] = (), largest: int = DEFAULT_LIMIT, clock: Callable[[], float] = time.time, counters: bool = True,
     ) -> None:  # fmt: skip
         self._broker, self._pool, self._settler, self._io, self._reporter = broker, pool, settler, io, reporter
         self._tasks, self._revoked, self._largest, self._clock = tasks, revoked, largest, clock
-        self._endings = Endings(settler, reporter, tasks=tasks, most=most_deliveries, largest=largest, clock=clock)
+        self._counting = Counting(on=counters)
+        self._endings = Endings(settler, reporter, self._counting, tasks=tasks, most=most_deliveries, largest=largest, clock=clock)
         self.recovered = self._endings.recovered
         self._inflight = Inflight(pool, cap=prefetch, most=most_deliveries)
         self._limits, self._terminations = TimeLimits(pool, self._inflight.sent), Terminations(pool, self._inflight.sent)
@@ -183,7 +185,8 @@ class Dispatcher:
     def _acknowledge(self, request: Request) -> bool:
         """Acknowledge early. A claim that is gone is still ours if we took it away ourselves, and the reply was lost."""
         repeated, request.asked = request.asked, True
-        if self._broker.settle([Settlement(delivery=request.delivery, verb=Verb.ACK)])[0]:
+        tally = self._counting.began(request, self._clock())
+        if self._broker.settle([Settlement(delivery=request.delivery, verb=Verb.ACK, tally=tally)])[0]:
             return True
         return repeated and self._settler.may_write()
 
@@ -226,14 +229,15 @@ class Dispatcher:
         self.on_ready()
 
     def _take_outcomes(self, slot: Slot, outcomes: Sequence[Outcome], *, heard: bool = True) -> None:
+        now = self._clock()
         for outcome in outcomes:
             request = self._inflight.finished(slot, outcome, heard=heard)
             if request is None:
                 continue
             if outcome.state == states.SUCCESS or not self._endings.was_terminated(request, says_so=outcome.state == states.REVOKED):
-                self._settle(request, outcome)
+                self._settle(request, outcome, now)
 
-    def _settle(self, request: Request, outcome: Outcome) -> None:
+    def _settle(self, request: Request, outcome: Outcome, now: float) -> None:
         delivery, glance = request.delivery, request.glance
         record = self._reporter.record(request, outcome.state, outcome.meta) if outcome.meta is not None else None
         item = None
@@ -250,7 +254,8 @@ class Dispatcher:
             return
         verb = Verb.BURY if outcome.action is Action.BURY else Verb.ACK if item is None else Verb.RETRY
         evidence = self._reporter.buried(request, outcome) if verb is Verb.BURY else Evidence()
-        settlement = Settlement(delivery=delivery, verb=verb, replacement=item, reason=outcome.reason, evidence=evidence)
+        tally = self._counting.ended(request, outcome, now)
+        settlement = Settlement(delivery=delivery, verb=verb, replacement=item, reason=outcome.reason, evidence=evidence, tally=tally)
         self._settler.add(settlement, record)
 
     # Children die.
@@ -291,7 +296,7 @@ class Dispatcher:
         """Settle a task that had to be ended at its hard limit. That is no crash: it costs no attempt."""
         request = self._inflight.take(tag)
         if request is not None and not self._endings.was_terminated(request):
-            self._settle(request, self._reporter.timed_out(tag, request, traceback))
+            self._settle(request, self._reporter.timed_out(tag, request, traceback), self._clock())
 
     # Things that wait too long go back.
 

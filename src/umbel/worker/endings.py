@@ -7,13 +7,17 @@ import signal
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
+from umbel import states
 from umbel.broker import Delivery, Evidence, Item, Settlement, Verb
-from umbel.exceptions import WorkerLostError
+from umbel.exceptions import SerializationError, WorkerLostError
 from umbel.execution.report import Reporter
 from umbel.execution.settle import Settler
 from umbel.execution.verdict import Request, admit, lost
 from umbel.pools.base import Death
+from umbel.tally import LOST
 from umbel.task import Task
+from umbel.wire.message import glance as glance_at
+from umbel.worker.counting import Counting
 
 __all__ = ["Endings"]
 
@@ -24,17 +28,18 @@ class Endings:
     """Settles them; runs on the worker's loop."""
 
     def __init__(
-        self, settler: Settler, reporter: Reporter, *,
+        self, settler: Settler, reporter: Reporter, counting: Counting, *,
         tasks: Mapping[str, Task[..., Any]], most: int, largest: int, clock: Callable[[], float],
     ) -> None:  # fmt: skip
-        self._settler, self._reporter = settler, reporter
+        self._settler, self._reporter, self._counting = settler, reporter, counting
         self._tasks, self._most, self._largest, self._clock = tasks, most, largest, clock
 
     def discard(self, request: Request, why: str, *, signum: int | None = None) -> None:
         """End a task as REVOKED: it has not begun, or was terminated by *signum*."""
         record = self._reporter.revoked(request, why, signum=signum)
         if not request.acked:
-            self._settler.add(Settlement(delivery=request.delivery, verb=Verb.ACK), record)
+            tally = self._counting.of(request.glance.task, states.REVOKED)
+            self._settler.add(Settlement(delivery=request.delivery, verb=Verb.ACK, tally=tally), record)
         elif record is not None:
             self._settler.store(record)
 
@@ -53,7 +58,7 @@ class Endings:
             return
         again = bool(request.task.reject_on_worker_lost)
         if again and not blamed and not request.acked:
-            self.give_back([request], suspect=True)
+            self.give_back([request], suspect=True, end=LOST)
             return
         exc = WorkerLostError(f"Worker exited prematurely: {death}")
         attempts = request.delivery.attempts + 1
@@ -72,7 +77,20 @@ class Endings:
                 exc = WorkerLostError("The worker was lost while the task ran.")
                 self._lost(request, exc, self._reporter.evidence("crashed", attempts=delivery.attempts), again=True)
                 return
-        self._settler.add(Settlement(delivery=delivery, verb=Verb.GIVE_BACK, attempts=delivery.attempts, suspect=delivery.suspect))
+        self._settler.add(
+            Settlement(
+                delivery=delivery, verb=Verb.GIVE_BACK, attempts=delivery.attempts, suspect=delivery.suspect,
+                tally=self._counting.of(self._name_of(delivery), LOST),
+            )
+        )  # fmt: skip
+
+    def _name_of(self, delivery: Delivery) -> str:
+        """Return the name of its task, empty if it is not known here: what others send must not make ever more counters."""
+        try:
+            name = glance_at(delivery.raw, limit=self._largest).task
+        except SerializationError:
+            return ""
+        return name if name in self._tasks else ""
 
     def _lost(self, request: Request, exc: WorkerLostError, evidence: Evidence, *, again: bool) -> None:
         """Decide about a task whose process died while it ran."""
@@ -83,9 +101,10 @@ class Endings:
                 self._settler.store(record)
             return
         reason = f"its process died {evidence.attempts} time(s), the last time: {exc}" if verdict.verb is Verb.BURY else ""
+        tally = self._counting.of(request.glance.task, states.FAILURE if verdict.failed else LOST)
         settlement = Settlement(
-            delivery=request.delivery, verb=verdict.verb, attempts=evidence.attempts, reason=reason, evidence=evidence
-        )  # fmt: skip
+            delivery=request.delivery, verb=verdict.verb, attempts=evidence.attempts, reason=reason, evidence=evidence, tally=tally
+        )
         self._settler.add(settlement, record)
 
     def send_again(self, requests: Sequence[Request]) -> None:
@@ -94,13 +113,16 @@ class Endings:
             logger.warning("%s[%s] was acknowledged early and has not begun: it is sent again.", request.glance.task, request.glance.id)
         self.give_back(requests)
 
-    def give_back(self, requests: Sequence[Request], *, suspect: bool = False) -> None:
-        """Give *requests* back to the heads of their queues; what was acknowledged early is sent again."""
+    def give_back(self, requests: Sequence[Request], *, suspect: bool = False, end: str = "") -> None:
+        """Give *requests* back to the heads of their queues, counted as *end*; what was acknowledged early is sent again."""
         for request in requests:
             delivery, glance = request.delivery, request.glance
             if request.acked:
                 self._settler.publish(Item(raw=delivery.raw, queue=delivery.queue, id=glance.id, priority=glance.priority))
                 continue
             self._settler.add(
-                Settlement(delivery=delivery, verb=Verb.GIVE_BACK, attempts=delivery.attempts, suspect=suspect or delivery.suspect)
-            )
+                Settlement(
+                    delivery=delivery, verb=Verb.GIVE_BACK, attempts=delivery.attempts, suspect=suspect or delivery.suspect,
+                    tally=self._counting.of(glance.task, end) if end else "",
+                )
+            )  # fmt: skip

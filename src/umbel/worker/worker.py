@@ -220,7 +220,7 @@ class Worker:
             dispatcher = Dispatcher(
                 broker, self.pool, settler, care_io, Reporter(app, conf, node=self.hostname, program=self.program),
                 tasks=app.tasks, most_deliveries=conf.task_max_deliveries, prefetch=self._prefetch(), revoked=revoked,
-                largest=limit_of(conf.task_message_max_size),
+                largest=limit_of(conf.task_message_max_size), counters=conf.task_counters,
                 rates=RateLimits(app.tasks, disabled=conf.worker_disable_rate_limits),
             )  # fmt: skip
             fetcher = Fetcher(broker, fetch_io, settler, lease, revoked, room=dispatcher.room, deliver=dispatcher.deliver)
