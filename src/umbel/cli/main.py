@@ -21,6 +21,7 @@ from umbel.cli.purge import purge
 from umbel.cli.queues import queues
 from umbel.cli.report import report
 from umbel.cli.result import result
+from umbel.cli.stats import stats
 from umbel.cli.worker import worker
 
 __all__ = ["main"]
@@ -109,5 +110,5 @@ main = Program(
         click.Option(["--version"], is_flag=True, is_eager=True, expose_value=False, callback=print_version, help="Print the version."),
     ],
 )
-for command in (worker, call, result, control, queues, dead, parked, purge, report):
+for command in (worker, call, result, control, queues, stats, dead, parked, purge, report):
     main.add_command(command)
