@@ -1,7 +1,9 @@
 """`umbel stats`: what tasks came to in the last minutes."""
 
+import io
 import json
 import signal
+import sys
 
 import pytest
 from msgspec.structs import replace
@@ -99,6 +101,23 @@ def test_a_worker_counts_and_the_program_prints_it(project):
     rows = {row["task"]: row for row in map(json.loads, ran.stdout.splitlines())}
     assert {task: row["ends"] for task, row in rows.items()} == {"proj.add": {"SUCCESS": 20}, "proj.fail": {"FAILURE": 2}}
     assert all(0.001 <= row["run_p95"] < 5 and 0.001 <= row["wait_p95"] < 60 for row in rows.values())
+
+
+def test_on_a_narrow_terminal_no_number_is_broken(app, count, monkeypatch):
+    count(*[("SUCCESS", 60.0, 2.0)] * 1500, task="mysite.mail.tasks.send_the_newsletter")
+    shown = io.StringIO()
+    monkeypatch.setattr(shown, "isatty", lambda: True)
+    monkeypatch.setattr(sys, "stdout", shown)
+    monkeypatch.setenv("COLUMNS", "80")
+    monkeypatch.setenv("TERM", "dumb")
+    with pytest.raises(SystemExit):
+        main(["stats"], obj=app)
+    lines = shown.getvalue().splitlines()
+    assert max(map(len, lines)) <= 80
+    numbers = next(line.split() for line in lines if "1,500" in line)
+    assert numbers[0] == "celery"
+    assert numbers[-10:-5] == ["1,500", "0", "0", "0", "0"]
+    assert numbers[-4:] == ["1.09m", "1.09m", "2.05s", "2.05s"]
 
 
 @pytest.mark.parametrize(

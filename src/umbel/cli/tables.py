@@ -28,8 +28,9 @@ def print_rows(heads: Sequence[str], rows: Iterable[Sequence[str]], *, numbers: 
     table = Table(box=None, pad_edge=False, header_style="bold")
     for n, head in enumerate(heads):
         right = n >= len(heads) - numbers
-        # What is copied from here, such as an id, is never cut.
-        table.add_column(head, justify="right" if right else "left", no_wrap=n == 0, overflow="fold")
+        # What is copied from here, such as an id, is never cut; a number in two lines is none, and its head may have several.
+        words = head.replace(" ", "\n") if right else head
+        table.add_column(words, justify="right" if right else "left", no_wrap=right or n == 0, overflow="fold")
     for row in texts:
         table.add_row(*(Text(cell) for cell in row))
     Console(no_color=not colors, highlight=False).print(table)
