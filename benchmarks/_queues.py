@@ -67,18 +67,28 @@ QUEUES = (
         bulk=True,
         most=MANY,
     ),
-    Queue(name="celery", module="celery_app", environment="main", worker="celery -A celery_app worker -c 1", stores=False, most=15_000),
-    Queue(name="dramatiq", module="dramatiq_app", environment="main", worker="dramatiq dramatiq_app -p 1", slots="8 threads", stores=False),
-    Queue(name="huey", module="huey_app", environment="main", worker="huey_consumer huey_app.huey -q -k process -w 1"),
-    Queue(name="huey-thread", module="huey_app", environment="main", worker="huey_consumer huey_app.huey -q", slots="1 thread"),
-    Queue(name="rq", module="rq_app", environment="main", worker="rq worker -q default", slots="1 (a fork each)", bulk=True, most=400),
+    Queue(name="celery", module="celery_app", environment="main", worker="celery -A celery_app worker -c 1", stores=False, most=8_000),
+    Queue(
+        name="dramatiq",
+        module="dramatiq_app",
+        environment="main",
+        worker="dramatiq dramatiq_app -p 1",
+        slots="8 threads",
+        stores=False,
+        most=15_000,
+    ),
+    Queue(name="huey", module="huey_app", environment="main", worker="huey_consumer huey_app.huey -q -k process -w 1", most=10_000),
+    Queue(
+        name="huey-thread", module="huey_app", environment="main", worker="huey_consumer huey_app.huey -q", slots="1 thread", most=10_000
+    ),
+    Queue(name="rq", module="rq_app", environment="main", worker="rq worker -q default", slots="1 (a fork each)", bulk=True, most=150),
     Queue(
         name="rq-simple",
         module="rq_app",
         environment="main",
         worker="rq worker -q -w rq.worker.SimpleWorker default",
         bulk=True,
-        most=4_000,
+        most=600,
     ),
     Queue(
         name="arq",
@@ -86,9 +96,9 @@ QUEUES = (
         environment="arq",
         worker="arq arq_app.WorkerSettings --custom-log-dict arq_app.SILENT",
         slots="10 coroutines",
-        most=4_000,
+        most=1_500,
     ),
-    Queue(name="saq", module="saq_app", environment="main", worker="saq saq_app.settings --quiet", slots="10 coroutines"),
+    Queue(name="saq", module="saq_app", environment="main", worker="saq saq_app.settings --quiet", slots="10 coroutines", most=8_000),
     Queue(
         name="taskiq",
         module="taskiq_app",
@@ -96,6 +106,7 @@ QUEUES = (
         worker="taskiq worker taskiq_app:broker --workers 1 --log-level WARNING",
         slots="100 coroutines",
         stores=False,
+        most=10_000,
     ),
     Queue(
         name="streaq",
@@ -104,7 +115,7 @@ QUEUES = (
         worker="streaq run streaq_app:worker",
         slots="16 coroutines",
         bulk=True,
-        most=10_000,
+        most=4_000,
     ),
     Queue(name="ardiq", module="ardiq_app", environment="ardiq", worker="ardiq run ardiq_app:app -q", slots="16 coroutines", bulk=True),
     Queue(
