@@ -45,7 +45,7 @@ from umbel.wire.message import glance
 
 __all__ = ["RedisBroker"]
 
-VERBS = {Verb.ACK: b"D", Verb.RETRY: b"R", Verb.GIVE_BACK: b"G", Verb.BURY: b"B", Verb.PARK: b"P", Verb.DELAY: b"R"}
+VERBS = {Verb.ACK: "D", Verb.RETRY: "R", Verb.GIVE_BACK: "G", Verb.BURY: "B", Verb.PARK: "P", Verb.DELAY: "R"}
 MOST_PUSHED = 1000  # messages in one LPUSH, which holds up the server for less than a script
 MOST_PROMOTED = 1000  # messages in one step: a step holds up the server
 RECOVERED = re.compile(rb"\d{13}:1:\d")  # tags of claims that were taken over (see recover.lua)
@@ -238,7 +238,7 @@ class RedisBroker(Broker):
     def _settle_args(self, settlement: Settlement) -> list[Any]:
         delivery, verb = settlement.delivery, settlement.verb
         if verb is Verb.ACK and not settlement.records and not settlement.follow_ups:
-            return [delivery.tag, b"A", settlement.tally]
+            return [delivery.tag, "A" + settlement.tally]
         fields: tuple[Any, ...] = ()
         if verb is Verb.RETRY:
             assert settlement.replacement is not None
@@ -251,7 +251,7 @@ class RedisBroker(Broker):
         elif verb in {Verb.BURY, Verb.PARK}:
             reason, evidence = plain(settlement.reason), encode_evidence(settlement.evidence)
             fields = (plain(name_of(delivery.raw)), reason, evidence, delivery.raw)
-        args = [delivery.tag, VERBS[verb], settlement.tally, len(fields), *fields, len(settlement.records)]
+        args = [delivery.tag, VERBS[verb] + settlement.tally, len(fields), *fields, len(settlement.records)]
         for record in settlement.records:
             assert self._backend is not None, "records ride only after settles_with() said yes"
             args += record_args(self._backend, record)

@@ -195,14 +195,15 @@ local function let_go(claims, tag, tally)
 end
 
 -- Carry out one settlement, described by ARGV from position at. Returns 1 or 0 (claim not held), and the next position.
--- ARGV: tag verb tally nfields fields... nrecords (key channel state fence ttl meta)... nfollow (base list due step raw)...
+-- ARGV: tag verb nfields fields... nrecords (key channel state fence ttl meta)... nfollow (base list due step raw)...
+-- A verb is one letter, and behind it what is counted: as an argument of its own it would cost each task more than it says.
 -- A verb "A" has nothing behind it: an acknowledgement alone, as most are. With records or follow-ups it is "D".
 -- Invariant: it is asked first whether all places take what goes there, and the claim is removed last.
 local function settle(base, claims, lists, at, now)
-  local tag, verb, tally = ARGV[at], ARGV[at + 1], ARGV[at + 2]
-  if verb == 'A' then return let_go(claims, tag, tally), at + 3 end
-  local nfields = tonumber(ARGV[at + 3])
-  local f = at + 4
+  local tag, verb, tally = ARGV[at], string.sub(ARGV[at + 1], 1, 1), string.sub(ARGV[at + 1], 2)
+  if verb == 'A' then return let_go(claims, tag, tally), at + 2 end
+  local nfields = tonumber(ARGV[at + 2])
+  local f = at + 3
   local nrecords = tonumber(ARGV[f + nfields])
   local r = f + nfields + 1
   local nfollow = tonumber(ARGV[r + nrecords * 6])
