@@ -1,7 +1,8 @@
 """The model behind `simulate.py`: events in the order of their time; one Redis that serves calls one by one, and workers as they are built.
 
 What is modelled is what the code does: `Inflight.room` (how much a claim asks for), packets, when an outcome comes back, which settlements
-ride on a claim and which go by themselves, and what an idle worker asks. What costs time is handed in (`Costs`).
+ride on a claim and which go by themselves as none has come within `LINGER`, and what an idle worker asks, each look in one round trip. What
+costs time is handed in (`Costs`).
 """
 
 import heapq
@@ -15,11 +16,12 @@ from umbel.drivers.redis.broker import LONGEST_WAIT
 from umbel.execution.settle import BATCH, LINGER
 from umbel.pools.child import FLUSH_AFTER
 from umbel.worker.fetcher import FLOW, WAIT
-from umbel.worker.inflight import COARSE, HORIZON, MOST, PACKET_JOBS, PACKET_SECONDS, QUICKEST, SHORT
+from umbel.worker.inflight import COARSE, HORIZON, MOST, PACKET_JOBS, PACKET_SECONDS, QUICKEST, SHORT, WORTH
 
 RENEWAL, EVERY = 2.5, 1.0  # seconds: of the lease; of what looks after delayed, dead, parked and revoked messages
 FEEDS_WITHIN = 0.05  # seconds after a claim in which producers have replaced what was claimed,
 FEEDS_AT_ONCE = 10  # so many of them at a time, each with a call of its own
+TICK = 0.1  # seconds between two times when a Redis that has nothing to do looks whose waiting is over (its `hz` is 10)
 WAKES_AFTER = 1e-4  # seconds that the server must have had nothing to do before it sleeps, and being woken costs
 
 
@@ -29,12 +31,13 @@ class Costs:
 
     claim_call: float
     claim: float
+    ride_call: float  # of all settlements that ride on a claim
+    ride: float  # of each of them
     settle_call: float
     settle: float
     empty_claim: float
     publish: float
-    blpop: float
-    any: float
+    look: float
     renew: float
     promote: float
     revoked: float
@@ -99,7 +102,7 @@ class Serial:
 
     def __init__(self, world, wake_up=0.0):
         self.world, self.wake_up = world, wake_up
-        self.queue, self.works, self.since, self.busy = deque(), False, 0.0, 0.0
+        self.queue, self.works, self.since, self.busy, self.woken = deque(), False, 0.0, 0.0, 0
 
     def do(self, seconds, then, *args):
         """Work for so long when it is our turn, and call *then*."""
@@ -112,15 +115,52 @@ class Serial:
         seconds, then, args = self.queue.popleft()
         if self.world.now - self.since > WAKES_AFTER:
             seconds += self.wake_up
+            self.woken += 1
 
         def done():
             self.works, self.since, self.busy = False, self.world.now, self.busy + seconds
             if self.queue:
                 self.start()
+            else:
+                self.served()
             then(*args)
 
         self.works = True
         self.world.cores.run(seconds, done)
+
+    def served(self):
+        """Do what is done when nobody waits for a turn."""
+
+
+class Redis(Serial):
+    """The server: it answers who waits in it after each call, or when it ticks. So a quiet one answers late, and many at once."""
+
+    def __init__(self, world, wake_up):
+        super().__init__(world, wake_up)
+        self.blocked, self.ticks = [], False
+
+    def block(self, seconds, wait, then, *args):
+        """Let a client wait for so long; half of what that costs is its beginning, half its end."""
+
+        def begun():
+            heapq.heappush(self.blocked, (self.world.now + wait, next(self.world.numbers), seconds / 2, then, args))
+            if not self.ticks:
+                self.tick()
+
+        self.do(seconds / 2, begun)
+
+    def served(self):
+        """Answer those whose waiting is over."""
+        while self.blocked and self.blocked[0][0] <= self.world.now:
+            _, _, seconds, then, args = heapq.heappop(self.blocked)
+            self.do(seconds, then, *args)
+
+    def tick(self):
+        """Look while somebody waits."""
+        self.served()
+        self.ticks = bool(self.blocked)
+        if self.ticks:
+            self.world.at((int(self.world.now / TICK + 1e-6) + 1) * TICK, self.tick)
 
 
 class World:
@@ -130,7 +170,7 @@ class World:
         self.costs, self.random, self.numbers = costs, random.Random(seed), count()
         self.backlog, self.feeds = backlog, feed  # do messages wait without end? Do producers replace what is claimed?
         self.now, self.events = 0.0, []
-        self.cores, self.redis = Cores(self, cores), Serial(self, costs.wake_up)
+        self.cores, self.redis = Cores(self, cores), Redis(self, costs.wake_up)
         self.forget()
 
     def forget(self):
@@ -154,6 +194,12 @@ class World:
         half = self.costs.network / 2
         self.at(self.now + half, self.redis.do, seconds, self.reply, half, then, args)
 
+    def ask_and_wait(self, seconds, wait, then, *args):
+        """Send a call that waits in the server for so long, unless that comes to it late."""
+        self.calls += 1
+        half = self.costs.network / 2
+        self.at(self.now + half, self.redis.block, seconds, wait, self.reply, half, then, args)
+
     def reply(self, half, then, args):
         """Send the reply."""
         self.at(self.now + half, then, *args)
@@ -164,18 +210,19 @@ class Worker:
 
     def __init__(self, world, duration):
         self.world, self.duration = world, duration
-        self.expected = max(duration, QUICKEST)
+        self.expected = max(duration + world.costs.child, QUICKEST)
         self.parent, self.child = Serial(world, world.costs.parent_wake_up), Serial(world)
         self.packets = deque()  # that the process has not begun
-        self.runs = self.claims = self.settles = self.flow = False
-        self.held = self.unsettled = 0  # messages with the process, as far as the parent knows; those that have ended since
+        self.runs = self.claims = self.settles = self.told_more = self.flow = False
+        self.coming = self.held = self.unsettled = 0  # messages claimed; with the process, as far as the parent knows; ended since
         self.unsent, self.since = 0, 0.0  # outcomes that the process keeps while there is more to do, and since when
 
     def start(self):
         """Begin at some moment, as no two workers are in step."""
         world = self.world
         world.at(world.random.uniform(0, max(0.1, min(1.0, self.duration))), self.claim)
-        for every, names in ((EVERY, ("promote", "revoked", "parked", "time", "recover")), (RENEWAL, ("renew",))):
+        for names in (("promote",), ("revoked",), ("parked",), ("time", "recover"), ("renew",)):
+            every = RENEWAL if names == ("renew",) else EVERY
             world.at(world.random.uniform(0, every), self.care, every, names)
 
     def care(self, every, names):
@@ -190,32 +237,35 @@ class Worker:
         """How many messages to claim, as `Inflight.room` says."""
         free = int(not self.held)
         if self.duration >= SHORT:
-            return free
+            return max(0, free - self.coming)
         if self.duration >= COARSE:  # one runs, one waits
-            return max(free, 2 - self.held)
+            return max(0, max(free, 2 - self.held) - self.coming)
         share = max(0.0, 1 - self.held * self.expected / HORIZON)
-        return min(MOST, max(free, int(share * HORIZON / self.expected))) if free or share >= 1 / 4 else 0
+        most = max(free, int(share * HORIZON / self.expected)) if free or share >= WORTH else 0
+        return max(0, min(MOST, most - self.coming))
 
     def claim(self):
-        """Ask for what can start soon, unless that was done; settlements ride on it."""
+        """Ask for what can start soon, unless that was done; settlements ride on it. What makes room waits for the claim that follows."""
         if self.claims:
             return
         if not (room := self.room()):
-            self.flow = False
+            self.flow = True
             return
         self.claims, costs = True, self.world.costs
         riding = min(BATCH, self.unsettled)
         self.unsettled -= riding
         found = room if self.world.backlog else 0
         seconds = costs.claim_call + costs.claim * found if found else costs.empty_claim
-        self.parent.do(0.0, self.ask, seconds + costs.settle * riding, found)
+        if riding:
+            seconds += costs.ride_call + costs.ride * riding
+        self.parent.do(0.0, self.ask, seconds, found)
 
     def ask(self, seconds, found):
         """Send the claim."""
         self.world.ask(seconds, self.claimed, self.world.now, found)
 
     def claimed(self, asked, found):
-        """Take what came, or wait."""
+        """Take what came, or wait. The next claim goes before that is cut into packets."""
         world = self.world
         world.waits.append(world.now - asked)
         self.flow = found >= FLOW
@@ -224,6 +274,8 @@ class Worker:
             return
         if world.feeds:
             self.feed(found)
+        self.claims, self.coming = False, self.coming + found
+        self.claim()
         self.parent.do(world.costs.parent * found / 2, self.deliver, found)
 
     def feed(self, found):
@@ -236,25 +288,20 @@ class Worker:
 
     def deliver(self, found):
         """Cut what came into packets; claim again."""
-        self.held += found
+        self.held, self.coming = self.held + found, self.coming - found
         size = min(PACKET_JOBS, max(1, int(PACKET_SECONDS / self.expected))) if self.duration < SHORT else 1
         self.packets.extend([size] * (found // size) + ([found % size] if found % size else []))
-        self.claims = False
         self.next_packet()
         self.claim()
 
     def wait(self, until):
-        """Wait in the broker, in slices, and look between them; then claim again."""
+        """Wait in the broker, in slices, each of which ends with a look, in the same call; then claim again."""
         world, left = self.world, until - self.world.now
         if left <= 0:
             self.claims = False
             self.claim()
             return
-
-        def look():
-            world.ask(world.costs.any, self.wait, until)
-
-        world.at(world.now + min(left, LONGEST_WAIT), world.ask, world.costs.blpop, look)
+        world.ask_and_wait(world.costs.look, min(left, LONGEST_WAIT), self.wait, until)
 
     # Tasks
 
@@ -283,18 +330,26 @@ class Worker:
         self.held -= size
         self.world.done += size
         self.unsettled += size
-        if not self.settles:
-            self.settles = True
-            if self.flow:
-                self.world.at(self.world.now + LINGER, self.settle)
-            else:  # the settler is woken before the fetcher, so nothing is left to ride
-                self.settle()
+        if self.settles:
+            self.told_more = True
+        else:
+            self.linger()
         self.claim()
+
+    def linger(self):
+        """Leave some time for a claim to take settlements along, where one is to be expected."""
+        self.settles, self.told_more = True, False
+        if self.flow:
+            self.world.at(self.world.now + LINGER, self.settle)
+        else:  # the settler is woken before the fetcher, so nothing is left to ride
+            self.settle()
 
     def settle(self):
         """Settle what no claim took along."""
         if not self.unsettled:
             self.settles = False
+            if self.told_more:
+                self.linger()
             return
         batch, costs = min(BATCH, self.unsettled), self.world.costs
         self.unsettled -= batch
@@ -311,10 +366,12 @@ def long_enough(costs, workers, duration):
 def simulate(costs, workers, duration, *, cores=None, backlog=True, feed=True):
     """Let so many workers run; return what was counted in the second half of the time."""
     world, seconds = World(costs, cores=cores, backlog=backlog, feed=feed), long_enough(costs, workers, duration)
-    for _ in range(workers):
-        Worker(world, duration).start()
+    running = [Worker(world, duration) for _ in range(workers)]
+    for worker in running:
+        worker.start()
     world.run(seconds)
     world.forget()
+    woken = sum(worker.parent.woken for worker in running)
     world.run(2 * seconds)
     passed, waits = world.now - world.since, sorted(world.waits)
     return {
@@ -324,6 +381,7 @@ def simulate(costs, workers, duration, *, cores=None, backlog=True, feed=True):
         "redis_share": world.redis.busy / passed,
         "redis_us_per_task": world.redis.busy / world.done * 1e6 if world.done else None,
         "calls_per_second": world.calls / passed,
+        "parent_wakes_per_task": (sum(worker.parent.woken for worker in running) - woken) / world.done if world.done else None,
         "claim_wait_p50_ms": waits[len(waits) // 2] * 1e3 if waits else None,
         "claim_wait_p99_ms": waits[int(len(waits) * 0.99)] * 1e3 if waits else None,
     }

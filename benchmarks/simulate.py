@@ -3,12 +3,15 @@
 The costs come from `benchmarks/scaling.py` (`--measured FILE`; else its JSON in `benchmarks/results`). The model is in `_model.py`. It
 assumes:
 
-* Redis does one thing at a time, in the order in which calls arrive. A call costs so much and so much more for each message in it. One
-  that finds Redis asleep (nothing to do for 0.1 ms) costs the waking up, too.
+* Redis does one thing at a time, in the order in which calls arrive. A call costs so much and so much more for each message in it, and for
+  each settlement that rides on it. One that finds Redis asleep (nothing to do for 0.1 ms) costs the waking up, too.
+  Who waits in it for a bell is answered after the next call, or when it ticks, ten times a second.
 * Messages wait without end, and producers replace each that is claimed by a call of its own within 50 ms. So each task costs its publish.
-  Results are off.
+  Results are off. Tasks are counted (`task_counters`): all that one call settles under one name.
 * Each worker has one process that runs tasks (`-c 1`) and one queue, and its tasks all take the same time. A claim asks for what
-  `Inflight.room` would; settlements ride on claims or go by themselves after `LINGER`; leases are renewed and queues looked after.
+  `Inflight.room` would. As messages always wait, what an outcome makes room for is claimed at once, and its settlement rides on that claim:
+  a task that travels alone is one call. Short tasks are claimed when a tenth of the horizon is free (`WORTH`); what no claim has taken
+  along after `LINGER` is settled by a call of its own. Leases are renewed and queues looked after.
 * Workers have as many CPUs as they need, each 60 us of network away. Nothing is lost, late or repeated: where a call would wait
   longer than its deadline (1.2 s), a row is marked, as real workers would give it up and ask again.
 
@@ -16,6 +19,7 @@ Where two CPUs are all there is, as in the check against measured rates, workers
 """
 
 import json
+from dataclasses import replace
 from operator import itemgetter
 from pathlib import Path
 
@@ -30,7 +34,6 @@ TASKS = {"no-op": 0.0, "1 ms": 0.001, "10 ms": 0.01, "100 ms": 0.1, "1 s": 1.0}
 NETWORK = 60e-6  # seconds of a round trip in which nobody works
 FULL = 0.9  # share of Redis from which on it is the limit
 DEADLINE_MS = 1200  # of a reply: the driver's timeout of 2 s, less what is kept for connecting
-WAKES_OF_SHORT = 0.34  # how often a parent is woken for a task of 1 ms, as the model has it: what it needs more there, that costs
 
 
 def costs_of(measured):
@@ -38,13 +41,12 @@ def costs_of(measured):
     alone = [run for run in measured["runs"] if "rate" in run and (run["workers"], run["queues"]) == (1, 1)]
     quick, slow = (max((run for run in alone if bool(run["work_s"]) is works), key=itemgetter("rate")) for works in (False, True))
     parent = quick["parent_cpu_us_per_task"]
-    more = {
-        "parent": parent,
-        "child": quick["worker_cpu_us_per_task"] - parent,
-        "parent_wake_up": (slow["parent_cpu_us_per_task"] - parent) / WAKES_OF_SHORT,
-    }
+    worker = {"parent": parent, "child": quick["worker_cpu_us_per_task"] - parent, "parent_wake_up": 0.0}
     given = {name: value for name, value in measured["costs_us"].items() if name in Costs.__dataclass_fields__}
-    return Costs(**{name: value / 1e6 for name, value in {**given, **more}.items()}, network=NETWORK)
+    costs = Costs(**{name: value / 1e6 for name, value in {**given, **worker}.items()}, network=NETWORK)
+    # What a parent needs more for a task that takes time is that it sleeps between them: so often is it woken, as the model has it.
+    woken = simulate(costs, 1, 1 / slow["rate"] - costs.child, cores=measured["machine"]["cpus"], feed=False)["parent_wakes_per_task"]
+    return replace(costs, parent_wake_up=max(0.0, slow["parent_cpu_us_per_task"] - parent) / 1e6 / woken)
 
 
 def check(measured, costs):
@@ -85,8 +87,6 @@ def first_full(rows):
 def main():
     parser = arguments(__doc__.splitlines()[0], rounds=1)
     parser.add_argument("--measured", type=Path, help="the JSON of scaling.py (default: benchmarks/results/scaling.json)")
-    if "--save" not in parser.format_help():
-        parser.add_argument("--save", action="store_true", help="write benchmarks/results/scaling.svg and the tables of the page")
     options = parser.parse_args()
     kept = options.measured or RESULTS / "scaling.json"
     if not kept.exists():
@@ -148,7 +148,10 @@ def plot(rows):
     """Write throughput and utilisation over the number of workers."""
 
     def lines(value):
-        return [(name, [(row["workers"], value(row)) for row in found]) for name, found in rows.items()]
+        return [
+            (f"tasks of {name}" if TASKS[name] else f"{name} tasks", [(row["workers"], value(row)) for row in found])
+            for name, found in rows.items()
+        ]
 
     panels = [
         ("tasks per second", lines(lambda row: row["rate"])),
