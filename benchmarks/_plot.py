@@ -13,7 +13,7 @@ class Axis:
     def __init__(self, values, pixels):
         from math import ceil, floor
 
-        self.low, self.high = floor(log10(min(values))), ceil(log10(max(values)))
+        self.low, self.high = floor(log10(min(values))), ceil(log10(max(values)) - 0.01)
         self.high += self.high == self.low
         self.pixels = pixels
 
