@@ -43,6 +43,8 @@ def costs_of(measured):
     parent = quick["parent_cpu_us_per_task"]
     worker = {"parent": parent, "child": quick["worker_cpu_us_per_task"] - parent, "parent_wake_up": 0.0}
     given = {name: value for name, value in measured["costs_us"].items() if name in Costs.__dataclass_fields__}
+    if missing := Costs.__dataclass_fields__.keys() - given.keys() - worker.keys() - {"network"}:
+        raise SystemExit(f"What was measured has no {', '.join(sorted(missing))}: it is too old. Run scaling.py again.")
     costs = Costs(**{name: value / 1e6 for name, value in {**given, **worker}.items()}, network=NETWORK)
     # What a parent needs more for a task that takes time is that it sleeps between them: so often is it woken, as the model has it.
     woken = simulate(costs, 1, 1 / slow["rate"] - costs.child, cores=measured["machine"]["cpus"], feed=False)["parent_wakes_per_task"]
