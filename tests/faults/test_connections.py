@@ -50,11 +50,11 @@ def test_the_lost_reply_of_a_claim_loses_nothing_and_doubles_nothing(direct, beh
 
 
 def test_the_lost_reply_of_a_settlement_is_no_warning_and_repeats_nothing(direct, behind, proxy):
-    with behind.worker("-c", "1") as worker:
+    with behind.worker("-c", "2") as worker:  # with a free slot it waits for messages: there is no claim for a settlement to ride on
         worker.waits_to_print("ready.")
         for number in range(3):
             proxy.swallow(script("settle"))
-            direct.send(f"work.delay({number}, 0.3)")  # long enough that no claim is there for it to ride on
+            direct.send(f"work.delay({number}, 0.3)")
             assert proxy.swallowed.wait(10)
             wait_for(lambda number=number: len(behind.numbers()) == number + 1, 20, behind.logs)
             wait_for(lambda: direct.depth() == EMPTY, 5, direct.depth)

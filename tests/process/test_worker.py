@@ -60,8 +60,8 @@ def test_started_and_progress_are_seen_while_the_task_runs(ledger):
     with ledger.worker("-c", "1"):
         said = ledger.script(
             "from ledger_app import *\nimport time\nr, seen = progresses.delay(0.4), []\n"
-            "while not r.ready():\n"
-            "    if r.state not in seen: seen.append(r.state)\n"
+            "while (state := r.state) != 'SUCCESS':\n"
+            "    if state not in seen: seen.append(state)\n"
             "    time.sleep(0.01)\n"
             "print([s for s in seen if s != 'PENDING'], r.get())"
         )

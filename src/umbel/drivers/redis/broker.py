@@ -51,7 +51,7 @@ MOST_PROMOTED = 1000  # messages in one step: a step holds up the server
 RECOVERED = re.compile(rb"\d{13}:1:\d")  # tags of claims that were taken over (see recover.lua)
 VALID = 500  # ms by the server's clock after which an order to recover is void
 WAIT_SHARE = 0.5  # of the time for a call that replicas have: less than the reply has
-LONGEST_WAIT = 0.1  # seconds: messages of foreign producers, who ring no bell, are found within this time
+LONGEST_WAIT = 0.095  # seconds until it looks for messages that rang no bell; Redis ends a wait at its ticks, mostly of 0.1 s
 
 
 class RedisBroker(Broker):
