@@ -27,7 +27,7 @@ __all__ = ["Inflight", "Packet"]
 HORIZON = 0.05  # seconds of work that a slot may hold
 SHORT = 0.025  # seconds: what runs longer travels alone
 COARSE = 0.005  # seconds: what runs longer waits for no more than one other, as another worker may have a free slot
-WORTH = 0.1  # of the horizon: with less room no claim is made; it is as long as settlements wait for a claim to ride on
+WORTH = 0.25  # of what the slots may hold: with less room no claim is made
 PACKET_JOBS, PACKET_SECONDS = 64, 0.005
 MOST = 500  # messages in one claim
 LONG = 1e9
@@ -99,7 +99,7 @@ class Inflight:
         return max(0, min(most, self._soon() - len(self.waiting) - coming))
 
     def _soon(self) -> int:
-        """Return how many more the slots may hold. Less than a tenth of that is not worth a claim."""
+        """Return how many more the slots may hold. Less than a quarter of that is not worth a claim."""
         slots = [slot for slot in self._pool.slots if slot.pid and not slot.stalled]
         free = self.free()
         if self._overall is None or self._overall.mean >= SHORT or (slots and slots[0].capacity > 1):
