@@ -272,7 +272,7 @@ def weight(what: Settlement | tuple[Settlement | None, Record] | Item) -> int:
     if isinstance(what, Item):
         return len(what.raw)
     again = len(what.replacement.raw) if what.replacement is not None else 0
-    return again + sum(len(record.meta) for record in what.records)
+    return again + sum(len(record.meta) for record in what.records) if what.records else again
 
 
 def take(queue: deque[W]) -> list[W]:

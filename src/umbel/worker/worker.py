@@ -47,6 +47,7 @@ logger = logging.getLogger("celery.worker")
 consumer = logging.getLogger("celery.worker.consumer")
 
 POOLS = {"prefork": "processes", "processes": "processes", "threads": "threads", "asyncio": "asyncio", "solo": "solo"}
+SELDOM = 20_000  # new objects between two collections in the parent: its own objects make no cycles
 TRIES = 100  # connections at the start, if `broker_connection_retry_on_startup`
 
 
@@ -105,6 +106,8 @@ class Worker:
         with self.shutdown.seen_by_tasks():
             gc.freeze()  # what is there now lives as long as the worker: no collection walks over it again, here or in a child
             self.pool.fork()
+            if not isinstance(self.pool, SoloPool):  # which runs the user's code here
+                gc.set_threshold(SELDOM)
             try:
                 with self.shutdown.handled_signals():
                     if isinstance(self.pool, SoloPool):
