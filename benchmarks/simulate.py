@@ -10,7 +10,7 @@ assumes:
   Results are off. Tasks are counted (`task_counters`): all that one call settles under one name.
 * Each worker has one process that runs tasks (`-c 1`) and one queue, and its tasks all take the same time. A claim asks for what
   `Inflight.room` would. As messages always wait, what an outcome makes room for is claimed at once, and its settlement rides on that claim:
-  a task that travels alone is one call. Short tasks are claimed when a tenth of the horizon is free (`WORTH`); what no claim has taken
+  a task that travels alone is one call. Short tasks are claimed when a quarter of the horizon is free (`WORTH`); what no claim has taken
   along after `LINGER` is settled by a call of its own. Leases are renewed and queues looked after.
 * Workers have as many CPUs as they need, each 60 us of network away. Nothing is lost, late or repeated: where a call would wait
   longer than its deadline (1.2 s), a row is marked, as real workers would give it up and ask again.

@@ -116,7 +116,8 @@ def encode_meta(meta: Mapping[str, Any], *, serializer: str = "json", compressio
         EncodeError: its result cannot be written, or is too large.
     """
     data = encode(serializer, meta)[2]
-    check_written(f"The result document of {saferepr(meta.get('task_id'), 60)}", len(data), limit, "result_max_size")
+    if len(data) > limit:
+        check_written(f"The result document of {saferepr(meta.get('task_id'), 60)}", len(data), limit, "result_max_size")
     if compression:
         mime, data = compress(data, compression)
         data = COMPRESSED + mime.encode() + b"\x00" + data
