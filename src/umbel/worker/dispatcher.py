@@ -288,9 +288,10 @@ class Dispatcher:
         self._inflight.back(left - marked)
 
     def on_ready(self) -> None:
-        """Send what can start now, and claim more."""
+        """Send what can start now, and claim more if there is room."""
         self._pump()
-        self.on_room()
+        if self.room() > 0:
+            self.on_room()
 
     def on_ended(self, tag: int, traceback: str) -> None:
         """Settle a task that had to be ended at its hard limit. That is no crash: it costs no attempt."""

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import time
 from collections.abc import Callable, Coroutine, Sequence
 from concurrent.futures import Executor
@@ -96,8 +95,11 @@ class Fetcher:
 
     async def _pause(self, seconds: float) -> None:
         self.wake.clear()
-        with contextlib.suppress(TimeoutError):
-            await asyncio.wait_for(self.wake.wait(), seconds)
+        timer = asyncio.get_running_loop().call_later(seconds, self.wake.set)  # wait_for() would make a task each time
+        try:
+            await self.wake.wait()
+        finally:
+            timer.cancel()
 
     def _turn(self) -> list[str]:
         """Return the queues, each time beginning with the next one, without those whose last claim has just failed."""
