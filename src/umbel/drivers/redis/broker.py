@@ -26,7 +26,6 @@ from umbel.broker import (
     Settlement,
     Tally,
     Verb,
-    decode_evidence,
     encode_evidence,
     plain,
 )
@@ -34,14 +33,13 @@ from umbel.clock import Clock
 from umbel.drivers.acceptance import refuse_odd_times
 from umbel.drivers.redis.backend import RedisBackend, record_args
 from umbel.drivers.redis.chunks import CHUNK, chunks, size_of
-from umbel.drivers.redis.client import Client, load_script
+from umbel.drivers.redis.client import Begun, Client, load_script
+from umbel.drivers.redis.entries import letter_of, name_of
 from umbel.drivers.redis.keys import DEFAULT_SEPARATOR, DEFAULT_STEPS, Keys, checked_steps, steps_of
 from umbel.drivers.redis.revoked import RevokedIds
 from umbel.drivers.redis.tallies import tallies_of
-from umbel.exceptions import BrokerUnavailable, SerializationError
-from umbel.ids import uuid
+from umbel.exceptions import BrokerUnavailable
 from umbel.wire.marks import mark, marks
-from umbel.wire.message import glance
 
 __all__ = ["RedisBroker"]
 
@@ -68,6 +66,7 @@ class RedisBroker(Broker):
         self._steps = checked_steps(options.get("priority_steps", DEFAULT_STEPS))
         self._replicas = int(options.get("replicas", 0))  # that must have a message before it counts as published
         self._keys: dict[str, Keys] = {}
+        self._pushes: dict[tuple[str, int], Begun] = {}
         self._revoked = RevokedIds(self._client, f"{self._prefix}{{umbel.revoked}}")
         self._backend: RedisBackend | None = None
         self._numbers = count(time.time_ns() // 1000)  # of recoveries: no driver of the same owner begins with smaller ones
@@ -122,8 +121,12 @@ class RedisBroker(Broker):
                 begun = True
 
     def _push_one(self, client: Client, queue: str, priority: int, raw: bytes, by: float = math.inf) -> None:
-        keys = self.keys(queue)
-        self._store(client, "publish_now", (keys.base, keys.ready[steps_of(self._steps, priority)], raw), by)
+        begun = self._pushes.get((queue, priority))
+        if begun is None:
+            keys = self.keys(queue)
+            args = keys.base, keys.ready[steps_of(self._steps, priority)]
+            begun = self._pushes[queue, priority] = Begun(self._scripts["publish_now"], args)
+        self._insist(client, client.run_begun(begun, raw, *self._confirmation(client), by=by))
 
     def _push(self, client: Client, queue: str, priority: int, raws: list[bytes], by: float) -> None:
         if len(raws) == 1:
@@ -377,23 +380,6 @@ def marked(delivery: Delivery, settlement: Settlement) -> bytes:
     return mark(delivery.raw, attempts=settlement.attempts, suspect=settlement.suspect)
 
 
-def name_of(raw: bytes) -> str:
-    """Return the task id, or a new id for what cannot be read."""
-    try:
-        return glance(raw).id
-    except SerializationError:
-        return uuid()
-
-
 def unmarked(raw: bytes) -> bytes:
     """Return the message without attempts and suspicion; empty if it has none, and stays as it is."""
     return b"" if marks(raw) == (0, False) else mark(raw, attempts=0, suspect=False)
-
-
-def letter_of(queue: str, place: Literal["dead", "parked"], name: bytes, data: bytes) -> DeadLetter:
-    """Make a letter of what the script `letters` returns."""
-    task_id, reason, evidence, raw = data.split(b"\0", 3)
-    return DeadLetter(
-        queue=queue, place=place, key=name.decode(), id=task_id.decode(), raw=raw[1:], reason=reason.decode(),
-        evidence=decode_evidence(evidence), at=int(name) / 1e6,
-    )  # fmt: skip

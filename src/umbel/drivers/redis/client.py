@@ -27,7 +27,7 @@ from umbel.config_values import masked, without_secrets
 from umbel.exceptions import BrokerUnavailable, ImproperlyConfigured
 from umbel.forks import process
 
-__all__ = ["Client", "Script", "load_script"]
+__all__ = ["Begun", "Client", "Script", "load_script"]
 
 PASSED_OPTIONS = ("socket_keepalive", "health_check_interval", "ssl_cert_reqs", "ssl_ca_certs", "ssl_certfile", "ssl_keyfile")
 IDLE_CHECK = 1.0  # seconds after which a pooled connection is looked at before it is used: the server may have closed it
@@ -52,6 +52,17 @@ def load_script(name: str, *, shared: Sequence[str] = ("_ring", "_lib")) -> Scri
     """Read `scripts/<name>.lua`, with the files of shared functions before it: each costs a microsecond per call."""
     folder = resources.files("umbel.drivers.redis") / "scripts"
     return Script("".join((folder / f"{each}.lua").read_text() for each in (*shared, name)))
+
+
+class Begun:
+    """The call of a script, written but for its last argument: who makes it often writes the rest once."""
+
+    __slots__ = ("args", "packed", "script")
+
+    def __init__(self, script: Script, args: Sequence[Any]) -> None:
+        self.script, self.args = script, args
+        rest = packed([("EVALSHA", script.sha, 0, *args)]).partition(b"\r\n")[2]
+        self.packed = b"*%d\r\n%b" % (len(args) + 4, rest)  # the name, the hash, the number of keys, and the last argument
 
 
 class Client:
@@ -152,6 +163,13 @@ class Client:
         except NoScriptError:  # nothing ran: the server has never seen the script, or was restarted
             return self.pipeline([("EVAL", script.text, 0, *args), *after], by=by)  # and is known from now on
 
+    def run_begun(self, begun: Begun, last: bytes, *after: Sequence[Any], by: float = math.inf) -> list[Any]:
+        """Run a script of which all but its last argument was written before, and then the commands *after*, in one round trip."""
+        try:
+            return self.pipeline([b"%b$%d\r\n%b\r\n" % (begun.packed, len(last), last), *after], by=by)
+        except NoScriptError:
+            return self.pipeline([("EVAL", begun.script.text, 0, *begun.args, last), *after], by=by)
+
     def run_after(self, first: Sequence[Any], script: Script, calls: Sequence[Sequence[Any]], *, timeout: float) -> list[Any]:
         """Send the command *first*, and then run one script for each of *calls*, in one round trip."""
         try:
@@ -166,7 +184,7 @@ class Client:
         except NoScriptError:
             return self.pipeline([("EVAL", script.text, 0, *args) for args in calls], by=by)
 
-    def pipeline(self, commands: Sequence[Sequence[Any]], *, timeout: float | None = None, by: float = math.inf) -> list[Any]:
+    def pipeline(self, commands: Sequence[Sequence[Any] | bytes], *, timeout: float | None = None, by: float = math.inf) -> list[Any]:
         """Send *commands* in one write and return their replies; an error reply is raised after all were read.
 
         All of them are to be there after *timeout* seconds, and at *by* (by `time.monotonic`).
@@ -275,10 +293,13 @@ def left_until(end: float) -> float:
     return max(end - time.monotonic(), SHORTEST_WAIT)
 
 
-def packed(commands: Sequence[Sequence[Any]]) -> bytes:
-    """Write commands as Redis reads them."""
+def packed(commands: Sequence[Sequence[Any] | bytes]) -> bytes:
+    """Write commands as Redis reads them; bytes are written already."""
     parts = []
     for command in commands:
+        if isinstance(command, bytes):
+            parts.append(command)
+            continue
         parts.append(b"*%d\r\n" % len(command))
         for arg in command:
             data = arg if type(arg) is bytes else str(arg).encode()
