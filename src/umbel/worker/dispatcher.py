@@ -34,6 +34,7 @@ consumer = logging.getLogger("celery.worker.consumer")
 pool_log = logging.getLogger("celery.pool")
 logger = logging.getLogger("celery.worker")
 
+NONE = Evidence()  # of what is not put away, as most
 STUCK_AFTER = 0.1  # seconds that a claimed message may wait here for a slot
 LOOK_EVERY = 0.05
 MOST_SHOWN = 20  # ids in one line of the log
@@ -253,7 +254,7 @@ class Dispatcher:
                 self._settler.publish(item)
             return
         verb = Verb.BURY if outcome.action is Action.BURY else Verb.ACK if item is None else Verb.RETRY
-        evidence = self._reporter.buried(request, outcome) if verb is Verb.BURY else Evidence()
+        evidence = self._reporter.buried(request, outcome) if verb is Verb.BURY else NONE
         tally = self._counting.ended(request, outcome, now)
         settlement = Settlement(delivery=delivery, verb=verb, replacement=item, reason=outcome.reason, evidence=evidence, tally=tally)
         self._settler.add(settlement, record)
