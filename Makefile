@@ -6,7 +6,7 @@ PY := .venv/bin/python
 ARGS ?=
 
 .DEFAULT_GOAL := help
-.PHONY: help env demo dev test lint format types bench bench-compare chaos docs clean
+.PHONY: help env demo dev test lint format types bench bench-compare chaos versions thirdparty docs clean
 
 help: ## show this list
 	@echo "umbel: make <target>"
@@ -18,7 +18,7 @@ env: ## make or refresh the environment in .venv
 demo: env ## the main job, start to finish: a site, a worker, an e-mail (SQLite, nothing else needed)
 	@$(PY) scripts/demo.py
 
-dev: env ## the same site and worker, kept running until Ctrl-C (REDIS_URL=redis://... for Redis)
+dev: env ## the same site and worker, kept running until Ctrl-C (BROKER_URL=redis://... for Redis)
 	@$(PY) scripts/dev.py
 
 test: env ## the whole test suite; ARGS="tests/unit -x" for a part; INSTALL=1 may apt-get missing servers
@@ -43,11 +43,17 @@ bench-compare: env ## benchmarks/results beside those of the last release (ARGS=
 
 SEEDS ?= 20
 SECONDS ?= 120
-DRIVER ?= redis,sqlite
-chaos: env ## faults of all kinds, 20 seeds, and a table; then the slow tests (SEEDS= SECONDS= DRIVER= SEED= LEASE= POOLS=; SLOW=0: no slow tests)
+DRIVER ?= redis,sqlite,postgresql
+chaos: env ## faults of all kinds, 20 seeds, and a table; then the slow tests (SEEDS= SECONDS= DRIVER= SEED= LEASE= POOLS= KINDS=; SLOW=0: no slow tests)
 	@$(PY) -m tests.chaos.run --seeds $(SEEDS) --seconds $(SECONDS) --driver $(DRIVER) \
-	  $(if $(SEED),--seed $(SEED)) $(if $(LEASE),--lease $(LEASE)) $(if $(POOLS),--pools $(POOLS))
+	  $(if $(SEED),--seed $(SEED)) $(if $(LEASE),--lease $(LEASE)) $(if $(POOLS),--pools $(POOLS)) $(if $(KINDS),--kinds $(KINDS))
 	@if [ -z "$(SEED)" ] && [ "$(SLOW)" != 0 ]; then UMBEL_CHAOS=1 $(PY) scripts/test.py -m slow; fi
+
+versions: env ## the drivers' tests on other versions of the servers: Redis, Valkey, PostgreSQL, RabbitMQ (needs root; ARGS="valkey-8.1")
+	@$(PY) scripts/versions.py $(ARGS)
+
+thirdparty: env ## packages that were written for Celery, on umbel in its place, with their own tests (needs PyPI)
+	@$(PY) scripts/thirdparty.py $(ARGS)
 
 docs: env ## write docs/reference/settings.md from the table of settings
 	@$(PY) scripts/settings_reference.py

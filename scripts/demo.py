@@ -79,7 +79,7 @@ def main() -> int:
         folder = Path(name) / "mysite"
         shutil.copytree(EXAMPLE, folder, ignore=shutil.ignore_patterns("*.sqlite3*", "mail", "__pycache__"))
         say("demo", f"the example, copied to {folder}")
-        both = SideBySide(folder, free_port(), REDIS_URL="", EMAIL_HOST="", MAIL_DIR=str(folder / "mail"))
+        both = SideBySide(folder, free_port(), BROKER_URL="", RESULT_URL="", EMAIL_HOST="", MAIL_DIR=str(folder / "mail"))
         try:
             with both:
                 show(both, started + SECONDS)

@@ -36,6 +36,7 @@ def main(arguments: list[str]) -> int:
     absent = 0
     with contextlib.ExitStack() as stack:
         environment = dict(os.environ) | _start_servers(stack, skipped)
+        _install_programs(skipped)
         absent = len(skipped)
         codes.append(_pytest(ROOT / ".venv", arguments or WHOLE_SUITE, environment))
         if not arguments:
@@ -69,6 +70,14 @@ def _start_servers(stack: contextlib.ExitStack, skipped: list[str]) -> dict[str,
         urls[kind.variable] = stack.enter_context(servers.private(kind))
         print(f"test: a private {kind.name} at {urls[kind.variable]}")
     return urls
+
+
+def _install_programs(skipped: list[str]) -> None:
+    for program in servers.PROGRAMS:
+        if servers.find_binary(program) is None and MAY_INSTALL:
+            _apt_install(program.debian_package)
+        if servers.find_binary(program) is None:
+            skipped.append(f"{program.name}: get it:  apt-get install {program.debian_package}   (or: make test INSTALL=1)")
 
 
 def _apt_install(package: str) -> None:

@@ -7,24 +7,29 @@ import os
 import sys
 import warnings
 from collections.abc import Callable, Coroutine, Iterable, Mapping, Sequence
+from contextlib import AbstractContextManager
 from functools import partial
 from typing import TYPE_CHECKING, Any, Literal, ParamSpec, Self, TypeVar, overload
 
 from umbel import publish, signals
 from umbel.app_settings import ConfiguredApp
+from umbel.canvas.builtins import builtin_tasks
+from umbel.canvas.signatures import Signature, signature
+from umbel.canvas.start import start_linked
 from umbel.control import Control
 from umbel.current import all_apps, default_app, get_current_task, known_app, reach, set_default_app, set_thread_app, worker_frame
 from umbel.discovery import import_related
 from umbel.eager import call_eagerly
 from umbel.exceptions import AlwaysEagerIgnored, NotSupported
-from umbel.later import EVENTS, PERIODIC, WORKFLOWS, Later
+from umbel.later import EVENTS, Later
 from umbel.registry import TaskRegistry
-from umbel.result import AsyncResult
+from umbel.result import AsyncResult, GroupResult, ResultSet
 from umbel.shared import BoundDecorator, Decorator, add_task, build_task, decorated, gen_task_name, shared_tasks
 from umbel.task import Task as BaseTask
+from umbel.using import publish_using
 
 if TYPE_CHECKING:
-    from umbel.batching import Sender, Watcher
+    from umbel.batching import Sender
     from umbel.result import EagerResult
 
 __all__ = ["App", "Celery", "Umbel"]
@@ -59,8 +64,7 @@ class Umbel(ConfiguredApp):
     task_cls: type[BaseTask[..., Any]] | str | None = None
     builtin_fixups: tuple[str, ...] = (DJANGO_FIXUP,)
 
-    signature, GroupResult, ResultSet = Later(WORKFLOWS), Later(WORKFLOWS), Later(WORKFLOWS)
-    add_periodic_task, Beat, events = Later(PERIODIC), Later(PERIODIC), Later(EVENTS)
+    events = Later(EVENTS)
 
     def __init__(
         self,
@@ -91,8 +95,7 @@ class Umbel(ConfiguredApp):
         self.plans: dict[str, publish.Plan] = {}
         self.finalized = False
         self._sender: Sender | None = None
-        self._watcher: Watcher | None = None
-        self._tasks = TaskRegistry(shared_tasks)
+        self._tasks = TaskRegistry({**builtin_tasks(BaseTask, self), **shared_tasks})
         self._task_class: type[BaseTask[..., Any]] | None = None
         all_apps.add(self)
         if config_source is not None:
@@ -180,6 +183,10 @@ class Umbel(ConfiguredApp):
         instance.on_bound(self)
         return instance
 
+    def known_task(self, name: str) -> BaseTask[..., Any] | None:
+        """Return a task by its name; None if this process does not know it."""
+        return self._tasks.get(name)
+
     def take_shared(self, task: BaseTask[..., Any]) -> None:
         """Show a shared task, unless this app has one of its name."""
         self._tasks.setdefault(task.name, task)
@@ -240,7 +247,7 @@ class Umbel(ConfiguredApp):
     # --- sending
 
     def send_task(
-        self, name: str, args: Sequence[Any] | None = None, kwargs: Mapping[str, Any] | None = None, **options: Any
+        self, name: str, args: Sequence[Any] | None = None, kwargs: Mapping[str, Any] | None = None, *, using: object = None, **options: Any
     ) -> AsyncResult[Any]:
         """Send a call of a task by its name, whether it is known here or not.
 
@@ -254,12 +261,22 @@ class Umbel(ConfiguredApp):
             raise TypeError("task args must be a list or tuple")
         if not isinstance(kwargs, Mapping):
             raise TypeError("task keyword arguments must be a mapping")
-        plan = publish.plan_of(self, name, self._tasks.get(name))
-        draft = publish.draft(plan, name, args, kwargs, options)
-        publish.publish(self, (draft,), options.get("retry"), options.get("retry_policy"))
+        if options and publish.is_followed(options):
+            draft = start_linked(self, name, args, kwargs, options, {**options, "using": using})
+        else:
+            draft = publish.draft(publish.plan_of(self, name, self._tasks.get(name)), name, args, kwargs, options)
+            publish.publish(self, (draft,), options.get("retry"), options.get("retry_policy"), using)
         result = options.get("result_cls", AsyncResult)(draft.item.id, app=self, task_name=name)
         result.ignored = draft.ignored
         return self.note_child(result, options)
+
+    def publish_using(self, connection: object) -> AbstractContextManager[None]:
+        """Let all calls in this block be part of the transaction of *connection*: a rollback leaves nothing, a commit sends them.
+
+        It is a connection of psycopg or SQLAlchemy, a Session, or a connection of Django's, or its alias, to the broker's database. It
+        holds for this thread. Only a broker in PostgreSQL can do so.
+        """
+        return publish_using(self, connection)
 
     def note_child(self, result: AsyncResult[R], options: Mapping[str, Any]) -> AsyncResult[R]:
         """List the result of a call that was sent with the task that sent it."""
@@ -277,15 +294,6 @@ class Umbel(ConfiguredApp):
             self._sender = Sender(self)
         return self._sender
 
-    @property
-    def watcher(self) -> Watcher:
-        """What waits for results for coroutines; each process has its own."""
-        if self._watcher is None or self._watcher.pid != os.getpid():
-            from umbel.batching import Watcher
-
-            self._watcher = Watcher(self)
-        return self._watcher
-
     def call_eagerly(
         self, task: BaseTask[..., Any], args: Sequence[Any], kwargs: Mapping[str, Any], options: dict[str, Any]
     ) -> EagerResult[Any]:
@@ -297,9 +305,21 @@ class Umbel(ConfiguredApp):
         """The commands to all workers."""
         return Control(self)
 
+    def signature(self, varies: Any, *args: Any, **kwargs: Any) -> Signature[Any]:
+        """Make a signature of a task of this app, or of its name, or of a dict."""
+        return signature(varies, *args, **{**kwargs, "app": self})
+
     def AsyncResult(self, id: str, **kwargs: Any) -> AsyncResult[Any]:  # noqa: N802 - Celery's name
         """Return the result of a task by its id."""
         return AsyncResult(id, app=self, **kwargs)
+
+    def GroupResult(self, id: str | None = None, results: Iterable[Any] | None = None, **kwargs: Any) -> GroupResult[Any]:  # noqa: N802
+        """Return the result of a group by its id and its members."""
+        return GroupResult(id, results, **{"app": self, **kwargs})
+
+    def ResultSet(self, results: Iterable[Any], **kwargs: Any) -> ResultSet[Any]:  # noqa: N802 - Celery's name
+        """Return a set of results."""
+        return ResultSet(results, app=self, **kwargs)
 
     def close(self) -> None:
         """Close the connections, and stop being the current app."""
@@ -344,6 +364,11 @@ class Umbel(ConfiguredApp):
     def Worker(self) -> Callable[..., Any]:  # noqa: N802 - Celery's name
         """The worker's class, with this app."""
         return partial(reach("worker"), self)
+
+    @property
+    def Beat(self) -> Callable[..., Any]:  # noqa: N802 - Celery's name
+        """The program that sends periodic tasks, with this app."""
+        return partial(reach("beat"), self)
 
     def start(self, argv: Sequence[str] | None = None) -> None:
         """Run the command line with this app; ends the process as a program does."""

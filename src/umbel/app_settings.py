@@ -9,16 +9,19 @@ from zoneinfo import ZoneInfo
 
 from umbel import config_sources
 from umbel.breaker import Breaker
+from umbel.broker_connection import BrokerConnection, connect_as_asked
+from umbel.broker_urls import broker_url
 from umbel.config import Settings
 from umbel.config_values import masked
-from umbel.connections import backend_maker, broker_maker, broker_url
+from umbel.connections import backend_address, backend_maker, broker_maker, comes_to_caller
 from umbel.exceptions import ImproperlyConfigured
 from umbel.letters import Letters
 from umbel.meta import decode_meta
+from umbel.periodic import Periodic
 from umbel.queues import consumed_queues, describe_queues, router_of
 from umbel.routing import Queue
 from umbel.signals import Signal
-from umbel.wire.serializers import content_types
+from umbel.wire.serializers import content_types, decode
 from umbel.wire.size import limit_of
 
 if TYPE_CHECKING:
@@ -29,7 +32,7 @@ if TYPE_CHECKING:
 __all__ = ["ConfiguredApp"]
 
 
-class ConfiguredApp:
+class ConfiguredApp(Periodic):
     """Settings, and what is made from them. All of it follows a change at its next use.
 
     Args:
@@ -45,14 +48,20 @@ class ConfiguredApp:
             settings,
             namespace=namespace,
             on_first_read=lambda: self.on_configure.send(sender=self),
-            on_ready=lambda: self.on_after_configure.send(sender=self, source=self.conf),
+            on_ready=self._settings_read,
         )
+        self._added = {}
         self._router: tuple[int, Router] | None = None
         self._zone: tuple[int, tzinfo] | None = None
+        self._replies: tuple[int, ResultBackend | None] | None = None
         self._broker, self._backend = broker_maker(self.conf), backend_maker(self.conf)
         self.breaker = Breaker()
 
     # --- settings
+
+    def _settings_read(self) -> None:
+        self.enter_added()
+        self.on_after_configure.send(sender=self, source=self.conf)
 
     def config_from_object(self, obj: Any, silent: bool = False, force: bool = False, namespace: str | None = None) -> None:
         """Take settings from a module, an object, a mapping, or the dotted path of one; it is loaded at the first read."""
@@ -114,6 +123,11 @@ class ConfiguredApp:
         accept = content_types(conf.result_accept_content or conf.accept_content)
         return decode_meta(data, content_type=kind, content_encoding="utf-8", accept=accept, limit=limit_of(conf.result_max_size))
 
+    def read_stored(self, data: bytes) -> Any:
+        """Read what else the result backend keeps, such as the document of a group."""
+        (kind,) = content_types([self.conf.result_serializer])
+        return decode(data, kind, "utf-8", content_types(self.conf.result_accept_content or self.conf.accept_content))
+
     # --- drivers
 
     @property
@@ -139,6 +153,14 @@ class ConfiguredApp:
         if connection.generation == self.conf.generation and connection.driver is not None:
             return connection.driver
         return connection.get()
+
+    @property
+    def replies(self) -> ResultBackend | None:
+        """The result backend, if results come to this process as messages; None if they are kept somewhere."""
+        generation = self.conf.generation
+        if self._replies is None or self._replies[0] != generation:
+            self._replies = generation, self.backend if comes_to_caller(self.conf) else None
+        return self._replies[1]
 
     @property
     def dead_letters(self) -> Letters:
@@ -174,13 +196,33 @@ class ConfiguredApp:
         """
         return broker_url(self.conf)
 
+    def connection(self, hostname: str | None = None, **options: Any) -> BrokerConnection:
+        """Return the connection to the broker, for tools that ask what it is and whether it answers. It connects to nothing by itself.
+
+        Raises:
+            NotSupported: to another broker than that of the settings, or with *options*.
+        """
+        return connect_as_asked(self, hostname, options)
+
+    def connection_for_write(self, url: str | None = None, **options: Any) -> BrokerConnection:
+        """Return the connection to the broker."""
+        return connect_as_asked(self, url, options)
+
+    def connection_for_read(self, url: str | None = None, **options: Any) -> BrokerConnection:
+        """Return the connection to the broker."""
+        return connect_as_asked(self, url, options)
+
     def broker_address(self) -> str:
         """Return where messages are sent, without the password."""
         return masked(broker_url(self.conf))
 
     def backend_address(self) -> str:
-        """Return where results are kept, without the password."""
-        return masked(self.conf.result_backend or "disabled://")
+        """Return where results are kept, without the password.
+
+        Raises:
+            ImproperlyConfigured: in a database that nobody named.
+        """
+        return backend_address(self.conf)
 
 
 def zone_of(name: str) -> tzinfo:

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from umbel.broker import Broker, Item
 from umbel.exceptions import BrokerUnavailable
+from umbel.using import chosen, connection_for
 
 if TYPE_CHECKING:
     from umbel.app import Umbel
@@ -18,13 +19,19 @@ __all__ = ["deliver"]
 SHORTEST_ATTEMPT = 0.1  # seconds: less would be no attempt, even at the end of the time
 
 
-def deliver(app: Umbel, items: Sequence[Item], retry: bool | None, policy: Mapping[str, Any] | None) -> None:
+def deliver(app: Umbel, items: Sequence[Item], retry: bool | None, policy: Mapping[str, Any] | None, using: object = None) -> None:
     """Put *items* on the broker, again after a failure if *retry* or the settings say so.
+
+    Through a connection of the caller's they go once: whether its transaction can go on after a failure is the caller's to know.
 
     Raises:
         BrokerUnavailable: the broker did not take them within `broker_publish_timeout`, or is known to be away.
     """
     broker, breaker, started = app.broker, app.breaker, time.monotonic()
+    maybe = using is not None or chosen.get() is not None or app.conf.task_publish_using is not None
+    if maybe and (using := connection_for(app, using)) is not None:
+        broker.publish(items, using=using)
+        return
     if breaker.outage is not None and breaker.knows(broker):
         breaker.attempt(broker, lambda: broker.publish(items))
         return

@@ -1,4 +1,4 @@
-"""What many coroutines send or wait for, done by one thread in few steps."""
+"""What many coroutines send, done by one thread in few steps."""
 
 from __future__ import annotations
 
@@ -7,25 +7,20 @@ import contextlib
 import os
 import queue
 import threading
-import time
 from collections.abc import Callable
-from concurrent.futures import Future
 from typing import TYPE_CHECKING
 from weakref import WeakKeyDictionary
 
-from umbel import publish, states
-from umbel.exceptions import BackendUnavailable, SerializationError
+from umbel import publish
 
 if TYPE_CHECKING:
     from umbel.app import Umbel
 
-__all__ = ["Sender", "Watcher"]
+__all__ = ["Sender"]
 
 Sending = tuple[publish.Draft, "asyncio.Future[None]"]
 
 MOST = 500  # messages in one step of the broker
-FIRST_LOOK, LAST_LOOK = 0.01, 0.25  # seconds between two looks for results: at first, and after a while
-AWAY = 30.0  # seconds without an answer of the backend after which those who wait are told
 IDLE = 10.0  # seconds without work after which the thread ends; the next work starts another
 
 
@@ -120,86 +115,3 @@ def tell(sendings: list[Sending], failed: Exception | None) -> None:
             sent.set_result(None)
         else:
             sent.set_exception(failed)
-
-
-class Watcher:
-    """Looks for all results that coroutines wait for, in one read of the backend."""
-
-    def __init__(self, app: Umbel) -> None:
-        self._app = app
-        self.pid = os.getpid()
-        self._awaited: dict[str, list[Future[bytes]]] = {}
-        self._news = threading.Event()
-        self._worker = Worker("umbel-watcher", self._run)
-
-    async def ended(self, id: str, timeout: float | None) -> bytes:  # noqa: ASYNC109 - Celery's word
-        """Return the final document of a task.
-
-        Raises:
-            TimeoutError: Python's own; it did not end in time.
-            BackendUnavailable: the backend stayed away.
-        """
-        future: Future[bytes] = Future()
-        with self._worker.lock:
-            self._awaited.setdefault(id, []).append(future)
-            self._news.set()
-            self._worker.ensure()
-        try:
-            return await asyncio.wait_for(asyncio.wrap_future(future), timeout)
-        finally:
-            with self._worker.lock:
-                if future in (waiting := self._awaited.get(id, [])):
-                    waiting.remove(future)
-                    if not waiting:
-                        del self._awaited[id]
-
-    def _run(self) -> None:
-        pause, answered = FIRST_LOOK, time.monotonic()
-        while True:
-            with self._worker.lock:
-                ids = list(self._awaited)
-                if not ids:
-                    self._worker.ended()
-                    return
-                if self._news.is_set():
-                    self._news.clear()
-                    pause = FIRST_LOOK
-            try:
-                found = self._look(ids)
-                answered = time.monotonic()
-            except BackendUnavailable as exc:
-                found = False
-                if time.monotonic() - answered > AWAY:
-                    self._fail(ids, exc)
-            except Exception as exc:  # noqa: BLE001 - told to all who wait
-                found = True
-                self._fail(ids, exc)
-            pause = FIRST_LOOK if found else min(LAST_LOOK, pause * 1.5)
-            self._news.wait(pause)
-
-    def _look(self, ids: list[str]) -> bool:
-        found = False
-        for task_id, data in zip(ids, self._app.backend.get(ids), strict=True):
-            if data is not None and self._ended(data):
-                found = True
-                for future in self._take(task_id):
-                    if future.set_running_or_notify_cancel():
-                        future.set_result(data)
-        return found
-
-    def _ended(self, data: bytes) -> bool:
-        """Tell whether a document is final. One that cannot be read is: who waits for it is told when reading it, nobody else."""
-        try:
-            return self._app.read_meta(data)["status"] in states.READY_STATES
-        except SerializationError:
-            return True
-
-    def _fail(self, ids: list[str], exc: BaseException) -> None:
-        for task_id in ids:
-            for future in self._take(task_id):
-                if future.set_running_or_notify_cancel():
-                    future.set_exception(exc)
-
-    def _take(self, id: str) -> list[Future[bytes]]:
-        with self._worker.lock:
-            return self._awaited.pop(id, [])

@@ -7,8 +7,9 @@ fork, and bounded in time: a broker that does not answer raises `BrokerUnavailab
 
 from __future__ import annotations
 
+import math
 from abc import ABC, abstractmethod
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from enum import IntEnum
 from typing import ClassVar, Literal
@@ -16,6 +17,7 @@ from typing import ClassVar, Literal
 import msgspec
 
 from umbel.backend import Record, ResultBackend
+from umbel.exceptions import NotSupported
 
 __all__ = [
     "TALLIES_KEPT",
@@ -55,7 +57,14 @@ class BrokerFeatures:
 
     atomic_settle: bool = False  # Can results and follow-ups be part of the same step as the acknowledgement?
     shared: bool = True  # Do other processes see the same messages?
+    transactional_publish: bool = False  # Can `publish` be part of a transaction of the caller's (`using`)?
     priorities: bool = True  # Are messages with a smaller priority number delivered first?
+    leases: bool = True  # Do leases lapse by time? Else claims end with the connection, and the engine gives them back at once.
+    verbatim: bool = True  # Does a message arrive byte for byte? Else with the same headers, properties that matter, and body.
+    sees_delayed: bool = True  # Does it know what is delayed: can it be counted and purged, and its due time be told?
+    due_step: float = 0.0  # To how many seconds are delays rounded up? Within one step there is no order.
+    once: bool = True  # Does it remember keys, so that of the messages with one key (`Item.once`) only the first is stored?
+    gives_back_to_head: bool = True  # Does what is given back go to the head of its queue, in its order? Else to where the engine puts it.
 
 
 # Structs rather than dataclasses: one is made for every message, and a frozen dataclass takes fifteen times as long.
@@ -67,6 +76,8 @@ class Item(msgspec.Struct, frozen=True, kw_only=True, gc=False):
     id: str  # the task id
     priority: int = 0  # 0 is first
     due: float | None = None  # seconds since the epoch; None: now
+    once: str = ""  # a key: while it is remembered for this queue, `publish` leaves the message out; empty: none
+    once_for: float = 0.0  # seconds for which the key is remembered, by the broker's clock
 
 
 class Delivery(msgspec.Struct, frozen=True, kw_only=True, gc=False):
@@ -96,7 +107,7 @@ class Verb(IntEnum):
 class Evidence(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     """What is known of why a message was put away; it is kept beside it as JSON."""
 
-    kind: str = ""  # crashed, rejected, failed, unreadable, refused (its content type), unsupported, broken; unknown: parked
+    kind: str = ""  # crashed, rejected, failed, unreadable, refused (its content type), broken; unknown: parked
     node: str = ""  # the worker that put it away
     attempts: int = 0  # how often its process died while it ran
     signal: str = ""  # which ended the process: SIGKILL
@@ -201,6 +212,7 @@ class Broker(ABC):
     """A place for messages. The driver retries by itself only what is safe to repeat, and within its deadline."""
 
     features: ClassVar[BrokerFeatures] = BrokerFeatures()
+    longest_lease: float = math.inf  # seconds: what it grants at most, and a node may rely on, whatever lease it asks for
 
     @abstractmethod
     def open(self) -> None:
@@ -211,12 +223,21 @@ class Broker(ABC):
         """Close all connections. Safe twice, and after a fork, where it must not disturb the parent's connections."""
 
     @abstractmethod
-    def publish(self, items: Sequence[Item], *, timeout: float | None = None) -> None:
+    def publish(self, items: Sequence[Item], *, timeout: float | None = None, using: object = None) -> None:
         """Make all *items* durable, in order; *timeout*, in seconds, is for this call instead of the broker's own.
 
+        An item whose key (`once`) is remembered for its queue is left out. Else its key is remembered in the step that stores it, so
+        that to repeat a call whose reply was lost stores it once. Only here: what rides on a settlement is stored in any case.
+
+        With *using*, a connection of the caller's to the same database, they are part of its transaction: durable when that commits, never
+        there if it does not; what its library raises passes through.
+
         Raises:
+            NotSupported: *using* was given, and this driver cannot (`features.transactional_publish`), or does not know its kind; or
+                an item has a key, and this driver remembers none (`features.once`).
+            ImproperlyConfigured: *using* leads to another database.
             BrokerUnavailable: nothing was stored, or, if `maybe_sent`, perhaps everything was.
-            ValueError: one is due at nan, and nothing was stored.
+            ValueError: one is due at nan, or its key is remembered for no time or for ever, and nothing was stored.
         """
 
     @abstractmethod
@@ -264,6 +285,14 @@ class Broker(ABC):
 
         A minute is forgotten by itself, `TALLIES_KEPT` seconds after its begin or a little later.
         """
+
+    def count(self, queue: str, tallies: Mapping[str, int]) -> None:  # noqa: ARG002
+        """Count *tallies* in this minute, each so often: for a broker that keeps no counts itself (see `umbel.state`).
+
+        Raises:
+            NotSupported: this driver cannot be used so.
+        """
+        raise NotSupported(f"{type(self).__name__} cannot be umbel_state_url. Use redis://, sqlite:// or postgresql://.")
 
     @abstractmethod
     def recover(self, queue: str, *, owner: str, limit: int) -> Recovered:
@@ -334,6 +363,14 @@ class Broker(ABC):
     @abstractmethod
     def revoked_since(self, mark: int) -> Revocations:
         """Return what was entered after *mark* and has not expired; with 0, or a mark that the store does not know, all."""
+
+    def migrate(self) -> Sequence[str] | None:
+        """Bring the tables up to date, safe for many at once; return the names of what was carried out, None if there are none."""
+        return None
+
+    def migration_sql(self) -> str:
+        """Return the SQL that makes all tables, for who runs it by hand; empty if there are none."""
+        return ""
 
     def settles_with(self, backend: ResultBackend) -> bool:  # noqa: ARG002
         """Answer whether records for *backend* can ride in `Settlement.records`, in the same atomic step."""

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from umbel import states
@@ -26,13 +26,7 @@ def on_commit(
         EncodeError: the arguments cannot be written.
         ImproperlyConfigured: there is no Django, or it has no settings.
     """
-    try:
-        from django.core.exceptions import ImproperlyConfigured as DjangoUnconfigured  # type: ignore[import-untyped]
-        from django.db import transaction  # type: ignore[import-untyped]
-    except ImportError as exc:
-        raise ImproperlyConfigured(
-            f"{task.name}: sending on commit needs Django, which is not installed. Use delay(), or: pip install 'umbel[django]'.",
-        ) from exc
+    _transaction_of(task.name)
     try:
         encode(options.get("serializer") or task.serializer, (args, kwargs))
     except EncodeError as exc:
@@ -45,13 +39,31 @@ def on_commit(
         if isinstance(result, EagerResult) and isinstance(sent, EagerResult):
             result.take_over(sent)
 
+    _when_committed(task.name, send, using)
+    return result
+
+
+def _transaction_of(name: str) -> Any:
+    """Return Django's module."""
+    try:
+        from django.db import transaction  # type: ignore[import-untyped]
+    except ImportError as exc:
+        raise ImproperlyConfigured(
+            f"{name}: sending on commit needs Django, which is not installed. Use delay(), or: pip install 'umbel[django]'.",
+        ) from exc
+    return transaction
+
+
+def _when_committed(name: str, send: Callable[[], Any], using: str | None) -> None:
+    transaction = _transaction_of(name)
+    from django.core.exceptions import ImproperlyConfigured as DjangoUnconfigured  # type: ignore[import-untyped]
+
     try:
         transaction.on_commit(send, using=using)
     except DjangoUnconfigured as exc:
         raise ImproperlyConfigured(
-            f"{task.name}: sending on commit needs Django's settings. Set DJANGO_SETTINGS_MODULE, or use delay(). Django says: {exc}",
+            f"{name}: sending on commit needs Django's settings. Set DJANGO_SETTINGS_MODULE, or use delay(). Django says: {exc}",
         ) from exc
-    return result
 
 
 def pending_result(task: Task[..., Any], options: Mapping[str, Any]) -> AsyncResult[Any]:
@@ -61,4 +73,14 @@ def pending_result(task: Task[..., Any], options: Mapping[str, Any]) -> AsyncRes
     result: AsyncResult[Any] = AsyncResult(options["task_id"], app=task.app, task_name=task.name)
     ignore = options.get("ignore_result")
     result.ignored = bool(task.ignore_result if ignore is None else ignore)
+    return result
+
+
+def canvas_on_commit(sig: Any, result: Any, using: str | None) -> Any:
+    """Send *sig*, whose ids are fixed, when the transaction of the database *using* commits; return *result*, which is its.
+
+    Raises:
+        ImproperlyConfigured: there is no Django, or it has no settings.
+    """
+    _when_committed(repr(sig), sig.apply_async, using)
     return result

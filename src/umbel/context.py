@@ -54,6 +54,8 @@ class Context:
     soft_time_limit: float | None = None
     timelimit: Any = None
     utc: bool | None = None
+    umbel_errback: str | None = None  # ours: of which failure this call tells, as JSON
+    umbel_flow: str | None = None  # ours: its place in a workflow, as JSON
 
     stop_flag: ClassVar[bytes | mmap] = b"\0"  # one byte, which the worker of this process shares with all its children
     _children: list[Any] | None = None

@@ -5,8 +5,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import importlib
 import threading
+from collections.abc import Iterator
 from contextvars import ContextVar, Token
 from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar, cast
 from weakref import WeakSet, ref
@@ -34,6 +36,7 @@ __all__ = [
     "request_of",
     "set_default_app",
     "set_thread_app",
+    "standing_in",
     "worker_frame",
 ]
 
@@ -42,6 +45,7 @@ T = TypeVar("T")
 # The only way from the client down to what stands on it: a name, and where it is.
 registry: dict[str, str] = {
     "app": "umbel.app:Umbel",
+    "beat": "umbel.beat.program:Beat",
     "cli": "umbel.cli:main",
     "runner": "umbel.execution.eager:run",
     "worker": "umbel.worker.worker:Worker",
@@ -153,6 +157,17 @@ def known_app() -> Umbel | None:
     if app is None and _process.latest is not None:
         app = _process.latest()
     return app
+
+
+@contextlib.contextmanager
+def standing_in(app: Umbel) -> Iterator[None]:
+    """Make *app* the current one of this thread, and the default one of all others, while the block runs."""
+    thread, default, latest = _thread.app, _process.default, _process.latest
+    _thread.app = _process.default = app
+    try:
+        yield
+    finally:
+        _thread.app, _process.default, _process.latest = thread, default, latest
 
 
 def get_current_app() -> Umbel:

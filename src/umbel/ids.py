@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 import re
 import socket
-import threading
 import uuid as stdlib_uuid
 from functools import lru_cache
 
@@ -65,18 +64,19 @@ def nodesplit(name: str) -> tuple[str | None, str]:
     return (left, right) if at else (None, left)
 
 
-def nodename(name: str | None = None, *, host: str | None = None) -> str:
+def nodename(name: str | None = None, *, host: str | None = None, index: int = 0) -> str:
     """The full name of a node, with the missing half filled in.
 
     Args:
         name: `name@host`, either half or nothing. `%h` stands for this machine's name, `%n` for its part before the
-            first dot, `%d` for the rest, `%%` for a percent sign.
+            first dot, `%d` for the rest, `%i` for the index, `%I` for `-index` or nothing, `%%` for a percent sign.
         host: this machine's name, if it is not to be asked.
+        index: of a worker among those of one supervisor; 0: it has none.
     """
     machine = host or gethostname()
     left, right = nodesplit(name or "")
     short, _, domain = machine.partition(".")
-    return _expand(f"{left or DEFAULT_NAME}@{right or machine}", {"h": machine, "n": short, "d": domain})
+    return _expand(f"{left or DEFAULT_NAME}@{right or machine}", {"h": machine, "n": short, "d": domain, **_numbers(index)})
 
 
 def node_format(text: str, node: str, *, index: int = 0) -> str:
@@ -84,14 +84,14 @@ def node_format(text: str, node: str, *, index: int = 0) -> str:
 
     Args:
         text: `%n` stands for the part before the @, `%h` for the host, `%d` for its domain, `%p` for the full name,
-            `%i` for the index of the pool process, `%I` for `-index` or nothing in the main process.
+            `%i` for the index, `%I` for `-index` or nothing.
         node: the full name of the node.
-        index: the index of the pool process; 0 is the main process.
+        index: of a worker among those of one supervisor; 0: it has none.
     """
     left, host = nodesplit(node)
     domain = host.partition(".")[2]
     places = {"n": left or DEFAULT_NAME, "h": host, "d": domain, "p": node}
-    return _expand(text, places | {"i": str(index), "I": f"-{index}" if index else ""})
+    return _expand(text, places | _numbers(index))
 
 
 def anon_nodename() -> str:
@@ -100,8 +100,12 @@ def anon_nodename() -> str:
 
 
 def reply_oid(app_id: int) -> str:
-    """The id under which this thread of this process expects replies for one app."""
-    return _oid(process.pid, threading.get_ident(), app_id)
+    """The id under which this process expects replies for one app: one for all threads, as each may read what another sent."""
+    return _oid(process.pid, app_id)
+
+
+def _numbers(index: int) -> dict[str, str]:
+    return {"i": str(index), "I": f"-{index}" if index else ""}
 
 
 def _expand(text: str, places: dict[str, str]) -> str:
@@ -115,8 +119,8 @@ def _anonymous(pid: int) -> str:
 
 
 @lru_cache(maxsize=1024)
-def _oid(pid: int, thread: int, app_id: int) -> str:
-    return str(stdlib_uuid.uuid3(stdlib_uuid.NAMESPACE_OID, f"{_node():x}-{pid:x}-{thread:x}-{app_id:x}"))
+def _oid(pid: int, app_id: int) -> str:
+    return str(stdlib_uuid.uuid3(stdlib_uuid.NAMESPACE_OID, f"{_node():x}-{pid:x}-{app_id:x}"))
 
 
 @lru_cache(maxsize=1)

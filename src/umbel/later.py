@@ -4,18 +4,12 @@ from __future__ import annotations
 
 from typing import Any, Final, NoReturn
 
-__all__ = ["EVENTS", "IN_PACKAGE", "PERIODIC", "WORKFLOWS", "Later", "told"]
+__all__ = ["EVENTS", "IN_PACKAGE", "Later", "told"]
 
-WORKFLOWS: Final = "Workflows are not built yet. Send each task by itself, with delay() or apply_async()."
-PERIODIC: Final = "Beat is not built yet. Let cron or a systemd timer send what must run, for example with `umbel call`."
 EVENTS: Final = "Events are not built yet. The log and signals tell what a worker does."
 
 # What `from umbel import …` is asked for.
 IN_PACKAGE: Final = {
-    **dict.fromkeys(
-        ("canvas", "chain", "chord", "chunks", "group", "maybe_signature", "signature", "subtask", "xmap", "xstarmap"), WORKFLOWS
-    ),
-    **dict.fromkeys(("beat", "schedules"), PERIODIC),
     "events": EVENTS,
 }
 

@@ -98,10 +98,10 @@ class Letters:
     def __init__(self, app: ConfiguredApp, place: Literal["dead", "parked"]) -> None:
         self._app, self._place = app, place
 
-    def count(self, queues: Sequence[str] | None = None) -> dict[str, int]:
-        """Return how many there are in each queue."""
+    def count(self, queues: Sequence[str] | None = None) -> dict[str, int | None]:
+        """Return how many there are in each queue; None where the broker cannot tell."""
         depths = self._app.broker.depth(self._queues(queues))
-        return {queue: getattr(depth, self._place) or 0 for queue, depth in depths.items()}
+        return {queue: getattr(depth, self._place) for queue, depth in depths.items()}
 
     def find(
         self,

@@ -11,16 +11,15 @@ import msgspec
 from umbel import states
 from umbel.exceptions import DecodeError
 from umbel.wire import failures
+from umbel.wire.compression import MARK, unpacked_document
 from umbel.wire.saferepr import one_line, saferepr
-from umbel.wire.serializers import compress, decode, decompress, encode
+from umbel.wire.serializers import compress, decode, encode
 from umbel.wire.size import DEFAULT_LIMIT, check_written
 
 if TYPE_CHECKING:
     from umbel.context import Context
 
 __all__ = ["build_meta", "decode_meta", "encode_meta", "result_of"]
-
-COMPRESSED = b"\x00celery-compressed\x00"
 
 
 class _Link(msgspec.Struct, array_like=True):
@@ -35,6 +34,13 @@ class _Head(msgspec.Struct, array_like=True):
     parent: _Link | None = None
 
 
+class _Place(msgspec.Struct, array_like=True):
+    flow: str
+
+
+_read_flow = msgspec.json.Decoder(_Place).decode
+
+
 class _Document(msgspec.Struct):
     """What a reader relies on; who wrote the rest, and why, is not our business."""
 
@@ -46,6 +52,7 @@ class _Document(msgspec.Struct):
     worker: str | None = None
     queue: str | None = None
     retries: int | None = None
+    flow: str | None = None
 
 
 def build_meta(
@@ -86,12 +93,22 @@ def build_meta(
             meta["group_id"] = request.group
         if request.parent_id:
             meta["parent_id"] = request.parent_id
+        if request.umbel_flow and (flow := _flow_in(request.umbel_flow)):
+            meta["flow"] = flow
         if extended:
             meta.update({name: value for name, value in _extended(request).items() if name not in meta})  # no stamp over a field of ours
     meta["task_id"] = task_id
     if fence:
         meta["fence"] = fence
     return meta
+
+
+def _flow_in(header: str) -> str:
+    """Return the id of the workflow that the header `umbel_flow` names."""
+    try:
+        return _read_flow(header).flow
+    except (msgspec.DecodeError, TypeError, UnicodeError):
+        return ""
 
 
 def _extended(request: Context) -> dict[str, Any]:
@@ -120,7 +137,7 @@ def encode_meta(meta: Mapping[str, Any], *, serializer: str = "json", compressio
         check_written(f"The result document of {saferepr(meta.get('task_id'), 60)}", len(data), limit, "result_max_size")
     if compression:
         mime, data = compress(data, compression)
-        data = COMPRESSED + mime.encode() + b"\x00" + data
+        data = MARK + mime.encode() + b"\x00" + data
     return data
 
 
@@ -133,10 +150,7 @@ def decode_meta(
         DecodeError: it is not one.
         ContentDisallowed: its content type is not in *accept*.
     """
-    if data.startswith(COMPRESSED):
-        mime, _, packed = data[len(COMPRESSED) :].partition(b"\x00")
-        data = decompress(packed, mime.decode("latin-1"), limit=limit)
-    meta = decode(data, content_type, content_encoding, accept)
+    meta = decode(unpacked_document(data, limit=limit), content_type, content_encoding, accept)
     try:
         done = msgspec.convert(meta, _Document).date_done
         if done is not None and not isinstance(done, datetime):

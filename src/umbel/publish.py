@@ -20,10 +20,14 @@ import msgspec
 from umbel.attempts import deliver
 from umbel.broker import Item
 from umbel.current import current_frame, worker_frame
-from umbel.exceptions import BrokerUnavailable, EncodeError, NotSupported
+from umbel.exceptions import BrokerUnavailable, EncodeError
 from umbel.ids import LONGEST_NAME, anon_nodename, is_name, reply_oid, uuid, uuids
+from umbel.joining import may_join
 from umbel.moments import Moment, moment
+from umbel.once import key_of
+from umbel.priorities import checked, turned, turns
 from umbel.routing import Destination
+from umbel.said import store_pending
 from umbel.signals import after_task_publish, before_task_publish
 from umbel.wire import message as wire
 from umbel.wire.jsontypes import dumps
@@ -36,22 +40,21 @@ if TYPE_CHECKING:
     from umbel.app import Umbel
     from umbel.task import Task
 
-__all__ = ["Draft", "Plan", "announce", "draft", "drafts", "plan_of", "publish"]
+__all__ = ["Draft", "Plan", "announce", "draft", "drafts", "is_followed", "plan_of", "publish"]
 
 logger = logging.getLogger("celery.publish")
 
 # Options of a call that a task can set for all its calls, as attributes.
 CALL_ATTRIBUTES = ("queue", "exchange", "routing_key", "priority", "delivery_mode", "expires")
-LATER = {
-    "link": "Callbacks come",
-    "link_error": "Callbacks for errors come",
-    "chain": "Workflows come",
-    "chord": "Workflows come",
-}
 DELIVERY_MODES = {"persistent": 2, "transient": 1}
 CHUNK = 500  # messages in one call of the broker
 NOTHING_EMBEDDED = {"callbacks": None, "errbacks": None, "chain": None, "chord": None}
 NOTHING_EMBEDDED_TEXT = dumps(NOTHING_EMBEDDED)
+
+
+def is_followed(options: Mapping[str, Any]) -> bool:
+    """Whether something follows a call with these options."""
+    return bool(options.get("link") or options.get("link_error") or options.get("chain"))
 
 
 class Draft(msgspec.Struct, frozen=True, gc=False):
@@ -88,6 +91,7 @@ class Plan:
     headers: dict[str, Any]  # copied for each call
     delivery_mode: int
     inherits_priority: bool
+    turns: bool  # are priorities not those of the broker?
     delays_in_broker: bool
     depth: int  # of nested values in argsrepr
     largest: int  # bytes of a message
@@ -118,7 +122,6 @@ def _make_plan(app: Umbel, name: str, task: Task[..., Any] | None) -> Plan:
         raise ValueError(f"The name of a task is {saferepr(name, 60)}. It must be a text of 1 to {LONGEST_NAME} printable characters.")
     defaults = {key: value for key in CALL_ATTRIBUTES if (value := getattr(task, key, None)) is not None}
     defaults.update({} if task is None else task.time_limits())
-    mode = conf.task_default_delivery_mode
     return Plan(
         app=app,
         task=task,
@@ -128,7 +131,8 @@ def _make_plan(app: Umbel, name: str, task: Task[..., Any] | None) -> Plan:
         serializer=conf.task_serializer if task is None else task.serializer,
         compression=conf.task_compression if task is None else task.compression,
         headers=_template(name, None if task is None else task.ignore_result),
-        delivery_mode=_mode(mode),
+        delivery_mode=_mode(conf.task_default_delivery_mode),
+        turns=turns(conf),
         inherits_priority=conf.task_inherit_parent_priority,
         delays_in_broker=conf.task_delay_for != "celery",
         depth=conf.task_repr_maxlevels,
@@ -145,7 +149,6 @@ def draft(plan: Plan, name: str, args: Sequence[Any], kwargs: Mapping[str, Any],
 
     Raises:
         EncodeError: the arguments cannot be written.
-        NotSupported: an option is not built yet.
         QueueNotFound: it names a queue that must exist and does not.
     """
     return drafts(plan, name, ((args, kwargs),), options, tell)[0]
@@ -192,8 +195,6 @@ def _letter(
     plan: Plan, name: str, args: Sequence[Any], kwargs: Mapping[str, Any], options: Mapping[str, Any], slip: Slip, tell: bool
 ) -> Draft:
     """Build the message of any call."""
-    if options:
-        _refuse_later(options)
     app = plan.app
     if plan.destination is not None and not options:
         destination, options = plan.destination, plan.defaults
@@ -225,17 +226,12 @@ def _letter(
         raw=_encode(plan, headers, properties, body, options),
         queue=destination.queue,
         id=slip.id,
-        priority=_checked(properties["priority"] or 0),
+        priority=checked(properties["priority"] or 0),
         due=due.at if due and plan.delays_in_broker and due.at > time.time() else None,
+        **key_of(options),
     )
     told = {"body": body, "headers": headers, "exchange": destination.exchange, "routing_key": destination.routing_key}
     return Draft(name, item, bool(headers["ignore_result"]), told)
-
-
-def _refuse_later(options: Mapping[str, Any]) -> None:
-    for name, what in LATER.items():
-        if options.get(name):
-            raise NotSupported(f"{name}={options[name]!r}: {what} with a later version of umbel. Call without it.")
 
 
 def _times(app: Umbel, options: Mapping[str, Any]) -> tuple[Moment | None, Moment | None]:
@@ -332,17 +328,13 @@ def _properties(plan: Plan, slip: Slip, destination: Destination, options: Mappi
 
 
 def _priority(plan: Plan, destination: Destination, options: Mapping[str, Any]) -> int:
-    if plan.inherits_priority and options.get("priority") is None and (frame := worker_frame()) is not None:
-        inherited = (frame.request.delivery_info or {}).get("priority")
+    if plan.inherits_priority and options.get("priority") is None:
+        inherited = options.get("parent_priority")  # which a worker's parent gives to what follows a task
+        if inherited is None and (frame := worker_frame()) is not None:
+            inherited = (frame.request.delivery_info or {}).get("priority")
         if inherited is not None:
             return int(inherited)
-    return destination.priority or 0
-
-
-def _checked(priority: Any) -> int:
-    if not isinstance(priority, int) or not 0 <= priority <= wire.HIGHEST_PRIORITY:
-        raise ValueError(f"priority is {saferepr(priority, 60)}. It must be a whole number from 0 to {wire.HIGHEST_PRIORITY}.")
-    return int(priority)
+    return turned(plan.app.router, destination.queue, destination.priority or 0) if plan.turns else destination.priority or 0
 
 
 def _encode(
@@ -371,15 +363,21 @@ def _check_size(name: str, size: int, largest: int) -> None:
     check_written(f"The message of a call of {name}", size, largest, "task_message_max_size")
 
 
-def publish(app: Umbel, drafts: Sequence[Draft], retry: bool | None = None, policy: Mapping[str, Any] | None = None) -> None:
-    """Send *drafts*, in order, and tell `after_task_publish`.
+def publish(
+    app: Umbel, drafts: Sequence[Draft], retry: bool | None = None, policy: Mapping[str, Any] | None = None, using: object = None
+) -> None:
+    """Send *drafts*, in order, and tell `after_task_publish`; *using* says through which connection (see `umbel.using`).
 
     Raises:
         BrokerUnavailable: the broker did not take them within `broker_publish_timeout`; `maybe_sent`, if it has perhaps the first of them.
     """
+    if (replies := app.replies) is not None and may_join() and not all(each.ignored for each in drafts):
+        replies.expect(reply_oid(id(app)))
     for start in range(0, len(drafts), CHUNK):
+        if app.conf.result_honest_states:
+            store_pending(app, [each.item.id for each in drafts[start : start + CHUNK] if not each.ignored])
         try:
-            deliver(app, [each.item for each in drafts[start : start + CHUNK]], retry, policy)
+            deliver(app, [each.item for each in drafts[start : start + CHUNK]], retry, policy, using)
         except BrokerUnavailable as exc:
             if start:
                 exc.maybe_sent, exc.args = True, (f"{exc} The first {start} of {len(drafts)} messages were sent before.",)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from umbel.exceptions import QueueNotFound
 from umbel.routing import Queue, Router
@@ -11,7 +11,7 @@ from umbel.routing import Queue, Router
 if TYPE_CHECKING:
     from umbel.config import Settings
 
-__all__ = ["consumed_queues", "describe_queues", "router_of"]
+__all__ = ["consumed_queues", "describe_queues", "queue_arguments", "router_of"]
 
 
 def router_of(conf: Settings) -> Router:
@@ -30,6 +30,12 @@ def router_of(conf: Settings) -> Router:
         default_queue_type=conf.task_default_queue_type,
         queue_max_priority=conf.task_queue_max_priority,
     )
+
+
+def queue_arguments(conf: Settings) -> dict[str, dict[str, Any]]:
+    """Return with which arguments queues are declared where they have some, by name; under the empty name those of all others."""
+    others = {} if conf.task_create_missing_queue_type == "classic" else {"x-queue-type": "quorum"}
+    return {"": others, **{name: queue.queue_arguments or others for name, queue in router_of(conf).queues.items()}}
 
 
 def consumed_queues(router: Router, wanted: str | Iterable[str] | None, excluded: str | Iterable[str] | None) -> list[str]:

@@ -9,9 +9,11 @@ from typing import TYPE_CHECKING, Any, NoReturn
 from umbel import publish
 from umbel.arguments import Arity
 from umbel.exceptions import Retry
+from umbel.priorities import turned, turns
 from umbel.retry import RetryPolicy
 
 if TYPE_CHECKING:
+    from umbel.app import Umbel
     from umbel.context import Context
     from umbel.task import Task
 
@@ -64,7 +66,7 @@ def build_retry(
         _reraise(exc or given_up)
     if eta is None and countdown is None:
         countdown = task.default_retry_delay
-    again = {**_carried(request), **options, "retries": request.retries + 1}
+    again = {**_carried(task.app, request), **options, "retries": request.retries + 1}
     if options.keys() & {"time_limit", "soft_time_limit"}:
         hard, soft = again.pop("timelimit")
         again = {"time_limit": hard, "soft_time_limit": soft, **again}
@@ -82,7 +84,7 @@ def _reraise(exc: BaseException) -> NoReturn:
     raise exc from active
 
 
-def _carried(request: Context) -> dict[str, Any]:
+def _carried(app: Umbel, request: Context) -> dict[str, Any]:
     """Return what the next run inherits."""
     options = request.as_execution_options()
     embed = {
@@ -97,7 +99,7 @@ def _carried(request: Context) -> dict[str, Any]:
         timelimit=[hard, soft],
         parent_id=request.id,
         ignore_result=request.ignore_result,
-        headers={key: value for key, value in options["headers"].items() if key not in OURS},
+        headers={key: value for key, value in options["headers"].items() if key not in OURS} | _place(request),
         stamped_headers=request.stamped_headers,
         stamps=request.stamps,
     )
@@ -108,9 +110,15 @@ def _carried(request: Context) -> dict[str, Any]:
         options.update(exchange=where["exchange"], routing_key=where.get("routing_key"))
     elif where.get("routing_key"):
         options["queue"] = where["routing_key"]
-    if where.get("priority") is not None:
-        options["priority"] = where["priority"]
+    if (priority := where.get("priority")) is not None:  # the broker's number
+        queue = options.get("queue") or where.get("routing_key") or ""
+        options["priority"] = turned(app.router, queue, priority) if turns(app.conf) else priority
     return options
+
+
+def _place(request: Context) -> dict[str, Any]:
+    """Return the headers that keep the next run where this one is in its workflow."""
+    return {name: value for name in ("umbel_flow", "umbel_errback") if (value := request.get(name)) is not None}
 
 
 def _arguments(

@@ -17,6 +17,7 @@ __all__ = [
     "REVOKED",
     "STARTED",
     "SUCCESS",
+    "UNKNOWN",
     "UNREADY_STATES",
     "precedence",
     "state",
@@ -30,6 +31,7 @@ FAILURE = "FAILURE"
 REVOKED = "REVOKED"
 REJECTED = "REJECTED"  # in events only
 RETRY = "RETRY"
+UNKNOWN = "UNKNOWN"  # nothing is stored; said in place of PENDING with `result_honest_states`
 IGNORED = "IGNORED"  # what an eager call of an ignored task returns
 
 READY_STATES = frozenset({SUCCESS, FAILURE, REVOKED})

@@ -8,16 +8,16 @@ from typing import TYPE_CHECKING, Any, ClassVar, Generic, ParamSpec, TypeVar, ov
 from umbel import exceptions, publish, states
 from umbel.arguments import Arity
 from umbel.attempts import deliver
-from umbel.backend import Record
+from umbel.canvas.of_task import MakesSignatures
+from umbel.canvas.start import start_linked
 from umbel.commit import on_commit
 from umbel.context import Context
 from umbel.current import all_apps, current_frame, get_current_app, pop_frame, push_frame, request_of
-from umbel.later import WORKFLOWS, Later
-from umbel.meta import build_meta, encode_meta
 from umbel.result import AsyncResult, EagerResult
 from umbel.retry import RetryPolicy
 from umbel.retrying import build_retry, retry_policy_of
-from umbel.wire.size import limit_of
+from umbel.said import store_state
+from umbel.using import connection_for
 
 if TYPE_CHECKING:
     from umbel.app import Umbel
@@ -53,7 +53,7 @@ class FromConf:
         return None if task is None else getattr(task.app.conf, self.setting)  # a third of the time of [self.setting]
 
 
-class Task(Generic[P, R]):
+class Task(MakesSignatures[R], Generic[P, R]):
     """An ordinary class: subclass it, set its attributes, override its handlers."""
 
     name: str = None  # type: ignore[assignment]  # set when it is registered
@@ -101,24 +101,24 @@ class Task(Generic[P, R]):
     MaxRetriesExceededError: ClassVar[type[Exception]] = exceptions.MaxRetriesExceededError
     OperationalError: ClassVar[type[Exception]] = exceptions.OperationalError
 
-    s, si, signature, subtask = Later(WORKFLOWS), Later(WORKFLOWS), Later(WORKFLOWS), Later(WORKFLOWS)
-    map, starmap, chunks = Later(WORKFLOWS), Later(WORKFLOWS), Later(WORKFLOWS)
-    replace, add_to_chord = Later(WORKFLOWS), Later(WORKFLOWS)
-
     _bound = True  # does `run` take the task as its first argument? In a class it does so by itself.
     _arity: Arity | None = None
+    _own_call = False  # has it an apply_async of its own? Then canvases call that
 
     def __init_subclass__(cls, **kwargs: Any) -> None:
         super().__init_subclass__(**kwargs)
         for option, value in list(vars(cls).items()):
             if value is None and isinstance(vars(Task).get(option), FromConf):
                 delattr(cls, option)  # None means: as the setting says
+        cls._own_call = cls.apply_async is not Task.apply_async
 
     def __setattr__(self, name: str, value: Any) -> None:
         if not name.startswith("_"):
             for app in all_apps:
                 app.plans.pop(self.name, None)  # what was worked out from the old value
         super().__setattr__(name, value)
+        if name == "apply_async":
+            self._own_call = True
 
     def run(self, *args: Any, **kwargs: Any) -> Any:
         """Do the work; a subclass has this, or the decorated function is it."""
@@ -162,6 +162,8 @@ class Task(Generic[P, R]):
         link: Any = None,
         link_error: Any = None,
         shadow: str | None = None,
+        *,
+        using: object = None,
         **options: Any,
     ) -> AsyncResult[R]:
         """Send a call.
@@ -171,11 +173,12 @@ class Task(Generic[P, R]):
             kwargs: keyword arguments.
             task_id: the id; a new one if None.
             producer: has no effect.
-            link: not supported yet.
-            link_error: not supported yet.
+            link: signatures that start with the value when it has succeeded.
+            link_error: signatures that are told when it has failed.
             shadow: the name to show in logs.
+            using: a connection whose transaction the call is to be part of, or the alias of one of Django's (see `Umbel.publish_using`).
             options: countdown, eta, expires, queue, exchange, routing_key, priority, serializer, compression, headers,
-                ignore_result, retry, retry_policy, add_to_parent…
+                ignore_result, retry, retry_policy, add_to_parent, once_key with once_for…
 
         Raises:
             TypeError: the task does not take these arguments.
@@ -188,8 +191,11 @@ class Task(Generic[P, R]):
             options.update(task_id=task_id, link=link, link_error=link_error, shadow=shadow)
         if app.conf.task_always_eager:
             return app.call_eagerly(self, args, kwargs, options)
-        draft = self.draft(args, kwargs, options)
-        publish.publish(app, (draft,), options.get("retry"), options.get("retry_policy"))
+        if options and publish.is_followed(options):
+            draft = start_linked(app, self.name, args, kwargs, options, {**options, "using": using})
+        else:
+            draft = self.draft(args, kwargs, options)
+            publish.publish(app, (draft,), options.get("retry"), options.get("retry_policy"), using)
         return self.sent(draft, options)
 
     def checked(self, args: Sequence[Any] | None, kwargs: Mapping[str, Any] | None) -> tuple[Sequence[Any], Mapping[str, Any]]:
@@ -222,7 +228,9 @@ class Task(Generic[P, R]):
             result.ignored = True
         return result if current_frame() is None else app.note_child(result, options)
 
-    def delay_many(self, calls: Iterable[tuple[Sequence[Any], Mapping[str, Any]]], **options: Any) -> list[AsyncResult[R]]:
+    def delay_many(
+        self, calls: Iterable[tuple[Sequence[Any], Mapping[str, Any]]], *, using: object = None, **options: Any
+    ) -> list[AsyncResult[R]]:
         """Send many calls at once, up to 500 in one step of the broker; each is a pair of args and kwargs.
 
         Raises:
@@ -235,7 +243,7 @@ class Task(Generic[P, R]):
             drafts = [self.draft(args, kwargs, options) for args, kwargs in checked]
         else:
             drafts = publish.drafts(publish.plan_of(self.app, self.name, self), self.name, checked, options)
-        publish.publish(self.app, drafts, options.get("retry"), options.get("retry_policy"))
+        publish.publish(self.app, drafts, options.get("retry"), options.get("retry_policy"), using)
         return [self.sent(draft, options) for draft in drafts]
 
     async def adelay(self, *args: P.args, **kwargs: P.kwargs) -> AsyncResult[R]:
@@ -243,14 +251,21 @@ class Task(Generic[P, R]):
         return await self.aapply_async(args, kwargs)
 
     async def aapply_async(
-        self, args: Sequence[Any] | None = None, kwargs: Mapping[str, Any] | None = None, **options: Any
+        self, args: Sequence[Any] | None = None, kwargs: Mapping[str, Any] | None = None, *, using: object = None, **options: Any
     ) -> AsyncResult[R]:
         """Do as `apply_async` does; what many coroutines send at a time goes in one step of the broker."""
         args, kwargs = self.checked(args, kwargs)
         if self.app.conf.task_always_eager:
             return self.app.call_eagerly(self, args, kwargs, options)
+        if options and publish.is_followed(options):
+            from asyncio import to_thread
+
+            return await to_thread(self.apply_async, args, kwargs, using=using, **options)
         draft = self.draft(args, kwargs, options)
-        await self.app.sender.send(draft)
+        if (using := connection_for(self.app, using)) is None:
+            await self.app.sender.send(draft)
+        else:  # here: a transaction is nothing for another thread
+            publish.publish(self.app, (draft,), using=using)
         return self.sent(draft, options)
 
     def delay_on_commit(self, *args: P.args, **kwargs: P.kwargs) -> AsyncResult[R]:
@@ -324,17 +339,11 @@ class Task(Generic[P, R]):
     def update_state(self, task_id: str | None = None, state: str | None = None, meta: Any = None, **fields: Any) -> None:
         """Store a state of one's own, such as PROGRESS with how far it is."""
         del fields
-        request = self.request
-        conf = self.app.conf
-        document = build_meta(
-            task_id or request.id or "", state or states.STARTED, meta, request=request, extended=conf.result_extended, fence=request.fence
-        )
-        data = encode_meta(
-            document, serializer=conf.result_serializer, compression=conf.result_compression, limit=limit_of(conf.result_max_size)
-        )
-        self.app.backend.store(
-            [Record(id=document["task_id"], state=document["status"], meta=data, fence=request.fence, expires=self.app.result_expires)]
-        )
+        store_state(self, task_id, state or states.STARTED, meta)
+
+    def progress(self, current: float, total: float, message: str = "") -> None:
+        """Say how far the running task is: `AsyncResult.progress`, `umbel result ID --watch` and any page can show it."""
+        self.update_state(state="PROGRESS", meta={"current": current, "total": total, "message": message})
 
     def add_trail(self, result: AsyncResult[Any]) -> AsyncResult[Any]:
         """Note a result as that of a child."""
@@ -372,6 +381,11 @@ class Task(Generic[P, R]):
 
     def after_return(self, status: str, retval: Any, task_id: str, args: Any, kwargs: Any, einfo: Any) -> None:
         """Runs after success and failure."""
+
+    @classmethod
+    def _get_app(cls) -> Umbel:
+        """Return the app; packages for Celery ask so."""
+        return cls._app or get_current_app()
 
     @classmethod
     def on_bound(cls, app: Umbel) -> None:

@@ -41,6 +41,7 @@ class Findings:
     overlaps: int = 0
     unexplained: list[str] = field(default_factory=list)
     recoveries: dict[str, list[float]] = field(default_factory=dict)  # kind of incident -> seconds
+    runs: list[Run] = field(default_factory=list)
 
 
 def read_ledger(path: Path) -> tuple[list[Run], set[str]]:
@@ -70,13 +71,13 @@ def read_ledger(path: Path) -> tuple[list[Run], set[str]]:
 def check(ledger: Path, acks: Path, incidents: Sequence[Incident], *, dead: AbstractSet[str], waiting: int, lease: float) -> Findings:
     """Compare what was promised with what was done."""
     runs, sent = read_ledger(ledger)
-    acknowledged = set(acks.read_text().split()) | sent
+    acknowledged = {key for key in acks.read_text().split() if not key.endswith("-flow")} | sent
     incidents = [*incidents, *suicides(runs)]
     by_key: dict[str, list[Run]] = defaultdict(list)
     for run in runs:
         by_key[run.key].append(run)
     done = {key for key, those in by_key.items() if any(run.ended is not None for run in those)}
-    findings = Findings(acknowledged=len(acknowledged), done=len(done), dead=len(dead), waiting=waiting)
+    findings = Findings(acknowledged=len(acknowledged), done=len(done), dead=len(dead), waiting=waiting, runs=runs)
     missing = acknowledged - done - dead
     if len(missing) > waiting:
         findings.lost = sorted(missing)

@@ -9,6 +9,7 @@ import time
 from collections.abc import Iterator
 from typing import ClassVar
 
+import psycopg
 from tests.chaos.world import READY, Incident, Node, World
 from tests.faults.conftest import goes_by
 from tests.processes import TookTooLongError, wait_for
@@ -18,7 +19,7 @@ class Nemesis:
     """One kind of harm. `strike` is a block: the harm lasts while it runs."""
 
     kind: ClassVar[str]
-    drivers: ClassVar[tuple[str, ...]] = ("redis", "sqlite")
+    drivers: ClassVar[tuple[str, ...]] = ("redis", "sqlite", "postgresql", "sentinel", "amqp")
     pools: ClassVar[tuple[str, ...]] = ("prefork", "threads", "asyncio", "solo")
     lasts: ClassVar[tuple[float, float]] = (0.0, 0.0)  # seconds at least; leases at most, on top of them
 
@@ -159,18 +160,21 @@ class RollingRestart(Nemesis):
 
 class BrokerKill(Nemesis):
     kind = "broker-kill"
-    drivers = ("redis",)
+    drivers = ("redis", "postgresql", "amqp")
     lasts = (0.1, 2.0)
 
     @contextlib.contextmanager
     def harm(self, node: Node) -> Iterator[list[int]]:
-        server = self.world.server
-        assert server is not None
+        server = self.server()
         server.kill()
         try:
             yield []
         finally:
             server.start()
+
+    def server(self):
+        assert self.world.server is not None
+        return self.world.server
 
     def where(self, node: Node) -> str:
         return ""
@@ -178,20 +182,76 @@ class BrokerKill(Nemesis):
 
 class BrokerStop(BrokerKill):
     kind = "broker-stop"
+    drivers = ("redis", "postgresql")
 
     @contextlib.contextmanager
     def harm(self, node: Node) -> Iterator[list[int]]:
-        server = self.world.server
-        assert server is not None
-        assert server.process is not None
-        with stopped([server.process.pid]):
+        with stopped(self.server().pids()):
             yield []
+
+
+class ResultsKill(BrokerKill):
+    """The server that keeps results and workflows, and is not the broker."""
+
+    kind = "results-kill"
+    drivers = ("amqp+redis", "amqp+postgresql")
+
+    def server(self):
+        assert self.world.result_server is not None
+        return self.world.result_server
+
+
+class ResultsStop(BrokerStop):
+    kind = "results-stop"
+    drivers = ResultsKill.drivers
+    server = ResultsKill.server
+
+
+class Failover(Nemesis):
+    """The master is killed, and comes back as a replica when the sentinels have chosen another and told it."""
+
+    kind = "failover"
+    drivers = ("sentinel",)
+    lasts = (0.1, 2.0)
+
+    @contextlib.contextmanager
+    def harm(self, node: Node) -> Iterator[list[int]]:
+        watched = self.world.watched
+        master = watched.master()
+        master.kill()
+        try:
+            yield []
+        finally:
+            wait_for(lambda: watched.master() is not master, 30)
+            master.start()
+            wait_for(watched.settled, 60)
+
+    def where(self, node: Node) -> str:
+        return ""
+
+
+class MasterStop(Failover):
+    """The master is stopped; when it goes on, it may have lost its place, and not know it yet."""
+
+    kind = "master-stop"
+
+    @contextlib.contextmanager
+    def harm(self, node: Node) -> Iterator[list[int]]:
+        watched = self.world.watched
+        master = watched.master()
+        master.send(signal.SIGSTOP)
+        try:
+            yield []
+        finally:
+            master.send(signal.SIGCONT)
+            wait_for(watched.settled, 60)
 
 
 class ClockStep(Nemesis):
     """The wall clock of the broker (Redis), or of all workers (SQLite), jumps and stays so until the next jump."""
 
     kind = "clock-step"
+    drivers = ("redis", "sqlite")
 
     @contextlib.contextmanager
     def harm(self, node: Node) -> Iterator[list[int]]:
@@ -203,10 +263,10 @@ class ClockStep(Nemesis):
 
 
 class NodeClockStep(Nemesis):
-    """The wall clock of one node jumps and stays so; leases and due times go by the clock of Redis."""
+    """The wall clock of one node jumps and stays so; leases and due times go by the clock of the server."""
 
     kind = "node-clock-step"
-    drivers = ("redis",)
+    drivers = ("redis", "postgresql")
 
     @contextlib.contextmanager
     def harm(self, node: Node) -> Iterator[list[int]]:
@@ -217,11 +277,13 @@ class NodeClockStep(Nemesis):
 class Link(Nemesis):
     """Harm to the connections between one node, or the producers, and the broker."""
 
-    drivers = ("redis",)
+    drivers = ("redis", "postgresql", "amqp")
 
     @contextlib.contextmanager
     def harm(self, node: Node) -> Iterator[list[int]]:
         proxy = self.world.producer_proxy if self.world.chance.random() < 0.2 else node.proxy
+        if node.results is not None and self.world.chance.random() < 0.5:
+            proxy = node.results
         assert proxy is not None
         try:
             self.on(proxy)
@@ -292,7 +354,34 @@ class LostReply(Link):
     lasts = (0.3, 0.0)
 
     def on(self, proxy) -> None:
-        proxy.swallow(b"EVALSHA")
+        proxy.swallow(b"EVALSHA" if proxy.url.startswith("redis") else b"umbel.")
+
+
+class LostStep(Link):
+    """The reply to the next message of a workflow that is sent is lost: who sent it sends another copy of it."""
+
+    kind = "lost-step"
+    lasts = (0.3, 0.0)
+
+    def on(self, proxy) -> None:
+        proxy.swallow(b"umbel_flow")
+
+
+class Terminate(Nemesis):
+    """The server ends all connections, as an administrator does, or a failover."""
+
+    kind = "terminate"
+    drivers = ("postgresql",)
+
+    @contextlib.contextmanager
+    def harm(self, node: Node) -> Iterator[list[int]]:
+        ask = "SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE application_name = 'umbel'"
+        with contextlib.suppress(psycopg.Error), psycopg.connect(self.world.url, autocommit=True) as connection:
+            connection.execute(ask)
+        yield []
+
+    def where(self, node: Node) -> str:
+        return ""
 
 
 class DiskFull(Nemesis):
@@ -333,11 +422,14 @@ class Locked(Nemesis):
 
 
 NEMESES: tuple[type[Nemesis], ...] = (
-    KillChild, KillParent, KillZygote, KillKeeper, KillNode, StopTree, StopParent, RollingRestart, BrokerKill, BrokerStop, ClockStep,
-    NodeClockStep, Reset, Refuse, Freeze, HalfOpen, Drop, Delay, LostReply, DiskFull, Locked,
+    KillChild, KillParent, KillZygote, KillKeeper, KillNode, StopTree, StopParent, RollingRestart, BrokerKill, BrokerStop, ResultsKill,
+    ResultsStop, Failover, MasterStop, ClockStep, NodeClockStep, Reset, Refuse, Freeze, HalfOpen, Drop, Delay, LostReply, LostStep,
+    Terminate, DiskFull, Locked,
 )  # fmt: skip
 # A node that is stopped, cut off or without a disk for longer than its lease is taken for dead: its tasks may run beside their repeats.
-# After a step of the clock a lease may seem over.
-SILENCING = frozenset(("stop-tree", "stop-parent", "refuse", "freeze", "half-open", "drop", "disk-full", "clock-step"))
+# After a step of the clock a lease may seem over. A new master may lack the last claims of the old one, whose tasks run all the same.
+SILENCING = frozenset(
+    ("stop-tree", "stop-parent", "refuse", "freeze", "half-open", "drop", "disk-full", "clock-step", "failover", "master-stop")
+)
 # These must not repeat what has ended.
 GENTLE = frozenset(("restart", "delay", "kill-keeper", "node-clock-step"))

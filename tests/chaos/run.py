@@ -17,11 +17,12 @@ from pathlib import Path
 
 import msgspec
 from tests.chaos.checker import Findings, check
+from tests.chaos.flows import Flows, Waiting, check_flows, kept_ids, named, sent_flows
 from tests.chaos.nemeses import NEMESES, Nemesis
 from tests.chaos.world import POOLS, QUEUES, World
 from tests.faults.conftest import goes_by
 
-KINDS = ("quick", "bulk", "long", "very_long", "coro", "hog", "flaky", "delayed", "links", "bomb", "oom", "poison")
+KINDS = ("quick", "bulk", "long", "very_long", "coro", "hog", "flaky", "delayed", "links", "flow", "bomb", "oom", "poison")
 FINAL = {"SUCCESS", "FAILURE"}
 
 
@@ -45,15 +46,25 @@ class Report:
 
     plan: Plan
     findings: Findings
+    flows: Flows
     nemeses: tuple[str, ...]
     wrong: list[str]
 
 
-def plan_of(seed: int, driver: str, *, seconds: float, lease: float | None = None, pools: Sequence[str] = ()) -> Plan:
+def plan_of(
+    seed: int, driver: str, *, seconds: float, lease: float | None = None, pools: Sequence[str] = (), kinds: Sequence[str] = ()
+) -> Plan:
     """Draw from *seed* what is not given."""
     chance = random.Random(seed)
     drawn = tuple(chance.choice(POOLS) for _ in range(chance.choice((2, 3))))
-    return Plan(seed=seed, driver=driver, seconds=seconds, lease=lease or chance.choice((2.0, 3.0, 5.0)), pools=tuple(pools) or drawn)
+    return Plan(
+        seed=seed,
+        driver=driver,
+        seconds=seconds,
+        lease=lease or chance.choice((2.0, 3.0, 5.0)),
+        pools=tuple(pools) or drawn,
+        kinds=tuple(kinds) or KINDS,
+    )
 
 
 def run(plan: Plan, folder: Path) -> Report:
@@ -61,18 +72,21 @@ def run(plan: Plan, folder: Path) -> Report:
     with World(
         folder=folder, driver=plan.driver, seed=plan.seed, lease=plan.lease, pools=plan.pools, pace=plan.pace, kinds=plan.kinds
     ) as world:
-        fits = [n for n in NEMESES if plan.driver in n.drivers and set(n.pools) & set(plan.pools) and n.kind in (plan.nemeses or {n.kind})]
+        names = {plan.driver, plan.driver.partition("+")[0]}
+        fits = [n for n in NEMESES if names & set(n.drivers) and set(n.pools) & set(plan.pools) and n.kind in (plan.nemeses or {n.kind})]
         _attack(world, [nemesis(world) for nemesis in fits], plan.seconds)
         wrong = world.wrong + _rest(world)
         (folder / "incidents").write_text("".join(f"{incident}\n" for incident in world.incidents))
-        dead = {letter.id for queue in QUEUES for letter in world.broker.dead(queue, limit=100_000)}
+        letters = [letter for queue in QUEUES for letter in world.broker.dead(queue, limit=100_000)]
+        dead = {letter.id for letter in letters}
         waiting = sum((d.ready or 0) + (d.delayed or 0) + (d.claimed or 0) + (d.parked or 0) for d in world.depths())
         findings = check(world.ledger, world.acks, world.incidents, dead=dead, waiting=waiting, lease=plan.lease)
         wrong += _results(world, findings)
+        flows = check_flows(findings.runs, sent_flows(world.acks), named(letters), world.backend)
     if findings.lost:
         wrong.append(f"lost {len(findings.lost)}: {findings.lost[:10]}")
-    wrong += findings.unexplained
-    return Report(plan=plan, findings=findings, nemeses=tuple(i.kind for i in world.incidents), wrong=wrong)
+    wrong += findings.unexplained + flows.wrong
+    return Report(plan=plan, findings=findings, flows=flows, nemeses=tuple(i.kind for i in world.incidents), wrong=wrong)
 
 
 def _attack(world: World, nemeses: Sequence[Nemesis], seconds: float) -> None:
@@ -91,14 +105,14 @@ def _rest(world: World) -> list[str]:
     """Let all calls come to their end, stop the workers, and return what did not end as it should."""
     world.quiet_producers()
     wrong = []
-    if not world.drain():
+    if not world.drain(Waiting(world.acks, world.backend).is_over):
         wrong.append(f"stuck: nothing happens any more, and there are still {world.depths()}")
     return wrong + world.stop_nodes()
 
 
 def _results(world: World, findings: Findings) -> list[str]:
     """Each acknowledged call that keeps a result must have a final one."""
-    ids = [key for key in world.acks.read_text().split() if "-links" not in key and "-bulk" not in key]
+    ids = kept_ids(world.acks)
     wrong = []
     for at in range(0, len(ids), 500):
         batch = ids[at : at + 500]
@@ -111,7 +125,10 @@ def _results(world: World, findings: Findings) -> list[str]:
 
 def repeat_command(plan: Plan) -> str:
     """Return how to run *plan* again."""
-    return f"make chaos SEED={plan.seed} DRIVER={plan.driver} SECONDS={plan.seconds:g} LEASE={plan.lease:g} POOLS={','.join(plan.pools)}"
+    return (
+        f"make chaos SEED={plan.seed} DRIVER={plan.driver} SECONDS={plan.seconds:g} LEASE={plan.lease:g} POOLS={','.join(plan.pools)}"
+        + ("" if plan.kinds == KINDS else f" KINDS={','.join(plan.kinds)}")
+    )
 
 
 HEAD = (
@@ -126,6 +143,8 @@ HEAD = (
     "lost",
     "repeats",
     "overlaps",
+    "workflows",
+    "ended",
     "node p50/p99/max s",
     "child max s",
     "wrong",
@@ -138,8 +157,8 @@ def row_of(report: Report) -> tuple[str, ...]:
     child = f.recoveries.get("kill-child", [])
     return (
         str(report.plan.seed), report.plan.driver, ",".join(report.plan.pools), f"{report.plan.lease:g}", str(len(report.nemeses)),
-        str(f.acknowledged), str(f.done), str(f.dead), str(len(f.lost)), str(f.repeats), str(f.overlaps), spread(node),
-        f"{max(child):.2f}" if child else "-", str(len(report.wrong)),
+        str(f.acknowledged), str(f.done), str(f.dead), str(len(f.lost)), str(f.repeats), str(f.overlaps),
+        str(report.flows.sent), str(report.flows.ended), spread(node), f"{max(child):.2f}" if child else "-", str(len(report.wrong)),
     )  # fmt: skip
 
 
@@ -161,9 +180,10 @@ def main() -> int:
     parser.add_argument("--first", type=int, default=1, help="the first of them")
     parser.add_argument("--seed", type=int, help="only this one")
     parser.add_argument("--seconds", type=float, default=120, help="how long each seed is attacked")
-    parser.add_argument("--driver", default="redis,sqlite", help="names with commas; the seeds take turns")
+    parser.add_argument("--driver", default="redis,sqlite,postgresql", help="names with commas; the seeds take turns")
     parser.add_argument("--lease", type=float, help="seconds; drawn from the seed by default")
     parser.add_argument("--pools", default="", help="one per node, names with commas; drawn from the seed by default")
+    parser.add_argument("--kinds", default="", help="of calls, names with commas; all by default")
     parser.add_argument("--keep", type=Path, help="a folder for ledgers and logs; those of a seed that fails are kept in any case")
     options = parser.parse_args()
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # what it started is ended in any case
@@ -172,8 +192,8 @@ def main() -> int:
     reports = []
     for seed in seeds:
         progress(len(reports), len(seeds), options.seconds)
-        pools = [name for name in options.pools.split(",") if name]
-        plan = plan_of(seed, drivers[seed % len(drivers)], seconds=options.seconds, lease=options.lease, pools=pools)
+        pools, kinds = ([name for name in names.split(",") if name] for names in (options.pools, options.kinds))
+        plan = plan_of(seed, drivers[seed % len(drivers)], seconds=options.seconds, lease=options.lease, pools=pools, kinds=kinds)
         folder = Path(tempfile.mkdtemp(prefix=f"umbel-chaos-{seed}-", dir=options.keep))
         report = run(plan, folder)
         reports.append(report)

@@ -278,3 +278,20 @@ def test_a_worker_with_a_setting_that_makes_no_sense_does_not_start(project, one
     ran = project.umbel("-A", "proj", "worker", "-P", "solo", "--", setting)
     assert says in one_sentence(ran, ran.returncode)
     assert ran.returncode
+
+
+def test_a_result_is_watched_until_it_ends(project, worker):
+    task_id = project.umbel("-A", "proj", "call", "proj.add", "-a", "[2, 3]").stdout.strip()
+    ran = project.umbel("-A", "proj", "result", "--watch", task_id)
+    assert ran.stdout.splitlines()[-2:] == ["SUCCESS", "5"]
+    changes = [json.loads(line) for line in project.umbel("-A", "proj", "result", "--watch", "--json", task_id).stdout.splitlines()]
+    assert changes == [{"id": task_id, "state": "SUCCESS", "progress": None, "result": 5}]
+
+
+def test_a_workflow_is_printed_by_its_id(project, worker):
+    task_id = project.umbel("-A", "proj", "call", "proj.add", "-a", "[2, 3]").stdout.strip()
+    project.umbel("-A", "proj", "result", task_id)
+    assert project.umbel("-A", "proj", "graph", task_id).stdout == f"task {task_id} SUCCESS\n"
+    assert json.loads(project.umbel("-A", "proj", "graph", "--format", "json", task_id).stdout)["state"] == "SUCCESS"
+    assert project.umbel("-A", "proj", "graph", "--format", "dot", task_id).stdout.startswith("digraph")
+    assert project.umbel("-A", "proj", "graph", "--format", "svg", task_id).stdout.startswith("<svg")

@@ -3,9 +3,7 @@
 import pytest
 
 LATER_OPTIONS = [
-    ("-B",), ("--beat",), ("-D",), ("--detach",), ("--autoscale", "10,3"), ("--autoscale=10",),
-    ("--pidfile", "x.pid"), ("--uid", "me"),
-    ("-s", "beat.db"), ("--scheduler", "x:Y"),
+    ("--autoscale", "10,3"), ("--autoscale=10",),
 ]  # fmt: skip
 
 
@@ -41,7 +39,7 @@ def test_a_command_that_is_not_there_gets_a_suggestion(folder, one_sentence, typ
     assert one_sentence(folder.umbel(typed), 2).endswith(f"There is no command {typed!r}. Did you mean {meant!r}?")
 
 
-@pytest.mark.parametrize("command", ["beat", "multi", "inspect", "status", "events", "shell"])
+@pytest.mark.parametrize("command", ["inspect", "status", "events", "shell"])
 def test_a_command_of_celery_says_that_it_comes_later(folder, one_sentence, command):
     assert f"The command {command!r} comes with a later version" in one_sentence(folder.umbel("-A", "proj", command), 2)
 

@@ -20,15 +20,6 @@ def worker(project):
     return start
 
 
-def test_periodic_tasks_are_said_not_to_be_sent(folder, worker):
-    folder.project(more='app.conf.beat_schedule = {"each-hour": {"task": "proj.add", "schedule": 3600, "args": [1, 2]}}\n')
-    with worker() as running:
-        running.waits_to_print("1 periodic task in beat_schedule is not sent: beat is not built yet.")
-    folder.project(more="app.conf.beat_schedule = dict.fromkeys(['a', 'b'], {'task': 'proj.add', 'schedule': 3600})\n")
-    with worker() as running:
-        running.waits_to_print("2 periodic tasks in beat_schedule are not sent: beat is not built yet.")
-
-
 @pytest.mark.parametrize("words", [("-X", "celery"), ("-Q", "a,b", "-X", "b,a,c")], ids=" ".join)
 def test_a_worker_that_is_left_no_queue_says_so(project, one_sentence, words):
     said = one_sentence(project.umbel("-A", "proj", "worker", *words), 2)

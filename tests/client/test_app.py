@@ -102,12 +102,13 @@ def test_discovery_waits_for_a_program_unless_it_is_forced(python):
         """
         from umbel import Celery
         app = Celery("d")
+        builtin = set(app.tasks)
         app.autodiscover_tasks(["one", "empty"])
-        print(sorted(app.tasks))
+        print(sorted(app.tasks.keys() - builtin))
         app.autodiscover_tasks(["two"], force=True)
-        print(sorted(app.tasks))
+        print(sorted(app.tasks.keys() - builtin))
         app.import_default_modules()
-        print(sorted(app.tasks))
+        print(sorted(app.tasks.keys() - builtin))
         """
     ) == ["[]", "['two.tasks.f']", "['one.tasks.f', 'two.tasks.f']"]
 
@@ -136,7 +137,7 @@ def test_shared_tasks_are_seen_by_every_app(python):
         one, two = Celery("one", broker="memory://1"), Celery("two", broker="memory://2")
         @shared_task(name="late")
         def late(): ...
-        print(sorted(one.tasks) == sorted(two.tasks) == ["early", "late"], late.app is two)
+        print(one.tasks.keys() == two.tasks.keys() >= {"early", "late"}, late.app is two)
         one.set_current()
         print(late.app is one)
         """

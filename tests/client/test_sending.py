@@ -12,7 +12,7 @@ from uuid import uuid4
 import pytest
 
 from umbel import Celery, shared_task, uuid
-from umbel.exceptions import BrokerUnavailable, EncodeError, ImproperlyConfigured, NotSupported, QueueNotFound
+from umbel.exceptions import BrokerUnavailable, EncodeError, ImproperlyConfigured, QueueNotFound
 from umbel.signals import after_task_publish, before_task_publish
 
 HEADERS = [
@@ -209,12 +209,6 @@ def test_an_argument_that_is_no_json_is_refused_by_the_name_of_the_task(app, add
     with pytest.raises(EncodeError, match=r"capapp.add"):
         add.delay({1, 2})
     assert sent(app) == []
-
-
-@pytest.mark.parametrize("option", ["link", "link_error", "chain", "chord"])
-def test_what_is_not_built_yet_says_so(add, option):
-    with pytest.raises(NotSupported, match=option):
-        add.apply_async((1,), **{option: 5})
 
 
 def test_time_limits_travel_as_hard_and_soft_and_those_of_the_call_win(app, add):

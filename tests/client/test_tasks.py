@@ -294,22 +294,12 @@ def test_apply_runs_here(app):
     assert f.apply((1,)).get() == 2
 
 
-@pytest.mark.parametrize("name", ["s", "si", "signature", "map", "starmap", "chunks", "replace"])
-def test_workflows_of_a_task_say_that_they_come_later(name):
-    app = Celery("later", set_as_current=False)
-    task = app.task(lambda: 1, name="shop.add")
-    with pytest.raises(AttributeError, match=rf"shop\.add\.{name} comes with a later version of umbel\. Workflows are not built yet"):
-        getattr(task, name)
-    assert not hasattr(task, name)
-
-
-@pytest.mark.parametrize("name", ["add_periodic_task", "signature", "GroupResult", "events"])
+@pytest.mark.parametrize("name", ["events"])
 def test_what_an_app_cannot_do_yet_comes_later(name):
     with pytest.raises(AttributeError, match=rf"Umbel\.{name} comes with a later version of umbel\. "):
         getattr(Celery("later", set_as_current=False), name)
 
 
-@pytest.mark.parametrize("name", ["chain", "group", "chord", "signature", "canvas", "schedules", "beat"])
-def test_an_import_of_what_is_not_built_yet_says_so(name):
-    with pytest.raises(ImportError, match=rf"umbel\.{name} comes with a later version of umbel\. "):
-        exec(f"from umbel import {name}", {})
+def test_an_import_of_what_is_not_built_yet_says_so():
+    with pytest.raises(ImportError, match=r"umbel\.events comes with a later version of umbel\. "):
+        exec("from umbel import events", {})

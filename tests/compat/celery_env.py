@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-WANTED = ["celery[redis,msgpack]==5.7.*"]
+WANTED = ["celery[redis,msgpack,sqlalchemy]==5.7.*", "ephem>=4.1", "psycopg[binary]>=3.2", "pymysql>=1.1"]
 FOLDER = Path(__file__).parents[2] / ".cache" / "celery-env"
 PYTHON = FOLDER / "bin" / "python"
 DONE = FOLDER / "installed"

@@ -28,6 +28,7 @@ class Fleet:
     folder: Path
     celery: Path
     conf: dict[str, Any] = field(default_factory=dict)
+    results: str = ""  # if they are not at the broker's URL
     logs: list[Path] = field(default_factory=list)
 
     def python(self, library: str) -> str:
@@ -39,6 +40,7 @@ class Fleet:
             **kept,
             "FLEET_LIBRARY": library,
             "FLEET_URL": self.url,
+            "FLEET_RESULTS": self.results,
             "FLEET_FOLDER": str(self.folder),
             "FLEET_CONF": json.dumps({**self.conf, **conf}),
             "C_FORCE_ROOT": "1",

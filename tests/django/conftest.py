@@ -13,8 +13,9 @@ from pathlib import Path
 from urllib.parse import urlsplit, urlunsplit
 
 import pytest
-from tests.conftest import remove_keys
+from tests.conftest import own_database, remove_keys
 from tests.processes import Running, wait_for
+from tests.rabbitmq import delete_queues
 from tests.servers import free_port
 
 ROOT = Path(__file__).resolve().parent.parent.parent
@@ -31,7 +32,7 @@ class Example:
         shutil.copytree(ROOT / "examples" / "mysite", self.folder, ignore=ignored)
         shutil.copytree(OVERLAY, self.folder, ignore=ignored, dirs_exist_ok=True)
         kept = {name: value for name, value in os.environ.items() if not name.startswith(("CELERY_", "UMBEL_", "DJANGO_", "EMAIL_"))}
-        self.env = {**kept, "PYTHONUNBUFFERED": "1", "PYTHONDONTWRITEBYTECODE": "1", "REDIS_URL": "", **env}
+        self.env = {**kept, "PYTHONUNBUFFERED": "1", "PYTHONDONTWRITEBYTECODE": "1", "BROKER_URL": "", "RESULT_URL": "", **env}
         self.url = ""
 
     def run(self, *arguments: str, **env: str) -> Running:
@@ -101,22 +102,38 @@ class Example:
 def on_redis(server: str, folder: Path) -> Iterator[Example]:
     prefix = f"umbel-test-{uuid.uuid4().hex}:"
     try:
-        yield Example(folder, REDIS_URL=urlunsplit(urlsplit(server)._replace(path="")), REDIS_PREFIX=prefix)
+        broker, results = (urlunsplit(urlsplit(server)._replace(path=path)) for path in ("/3", "/2"))
+        yield Example(folder, BROKER_URL=broker, RESULT_URL=results, KEY_PREFIX=prefix)
     finally:
         remove_keys(server, prefix)
 
 
-BROKERS = [pytest.param("sqlite"), pytest.param("redis", marks=pytest.mark.redis)]
+BROKERS = [
+    pytest.param("sqlite"), pytest.param("redis", marks=pytest.mark.redis), pytest.param("postgresql", marks=pytest.mark.postgres),
+    pytest.param("amqp", marks=pytest.mark.amqp),
+]  # fmt: skip
 
 
 @pytest.fixture(scope="module", params=BROKERS)
 def example(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Example]:
-    """A migrated copy of the example, once on SQLite and once on Redis."""
+    """A migrated copy of the example, on each broker in turn: one URL says which."""
     folder = tmp_path_factory.mktemp(request.param)
     if request.param == "sqlite":
         example = Example(folder)
         example.migrate()
         yield example
+    elif request.param == "postgresql":
+        with own_database(request.getfixturevalue("postgres_server")) as url:
+            example = Example(folder, BROKER_URL=url, RESULT_URL=url)
+            example.migrate()
+            yield example
+    elif request.param == "amqp":
+        url = request.getfixturevalue("amqp_url")
+        delete_queues(url, "celery", "later")
+        example = Example(folder, BROKER_URL=url)
+        example.migrate()
+        yield example
+        delete_queues(url, "celery", "later")
     else:
         with on_redis(request.getfixturevalue("redis_server"), folder) as example:
             example.migrate()

@@ -7,7 +7,7 @@ from tests.servers import free_port
 
 
 def test_a_view_fails_in_time_when_redis_is_not_there(tmp_path):
-    example = Example(tmp_path, REDIS_URL=f"redis://127.0.0.1:{free_port()}")
+    example = Example(tmp_path, BROKER_URL=f"redis://127.0.0.1:{free_port()}")
     code = """
 import time
 from umbel.exceptions import BrokerUnavailable

@@ -161,7 +161,7 @@ def test_the_banner_names_app_transport_results_queue_and_tasks(worker, example)
         assert text in banner
     for name in ("accounts.tasks.count_users", "myapp_infra.tasks.send_email_task", "myapp_system.tasks.login_log_task"):
         assert f"  . {name}\n" in banner
-    if not example.env["REDIS_URL"]:
+    if not example.env["BROKER_URL"]:
         assert f"{example.folder}/umbel.sqlite3" in banner
 
 

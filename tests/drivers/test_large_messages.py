@@ -4,10 +4,12 @@ import contextlib
 import time
 
 import pytest
+from tests.process.conftest import POSTGRES, REDIS
 from tests.processes import wait_for
 
 from umbel.backend import Record
 from umbel.broker import Verb
+from umbel.drivers.postgres import PostgresBroker
 from umbel.drivers.redis import RedisBackend, RedisBroker
 from umbel.drivers.redis.chunks import chunks
 from umbel.drivers.sqlite import SQLiteBroker
@@ -17,10 +19,12 @@ PATIENCE = 20.0  # seconds: what is looked at is how much a step moves, on a bus
 SIZE = 3_000_000  # four million bytes in the message: two of them are enough for a step
 
 
-@pytest.fixture(params=["sqlite", pytest.param("redis", marks=pytest.mark.redis)])
+@pytest.fixture(params=["sqlite", REDIS, POSTGRES])
 def broker(request, tmp_path):
     if request.param == "sqlite":
         broker = SQLiteBroker(f"sqlite:///{tmp_path}/umbel.sqlite3", timeout=PATIENCE)
+    elif request.param == "postgresql":
+        broker = PostgresBroker(request.getfixturevalue("postgres_database"), timeout=PATIENCE)
     else:
         broker = request.getfixturevalue("redis_broker")
     yield broker
@@ -55,7 +59,7 @@ def test_parked_messages_count_too(broker):
 
 @pytest.mark.redis
 def test_a_promotion_ends_after_some_megabytes(redis_broker):
-    due = time.time() + 3
+    due = time.time() + 6
     redis_broker.publish([item("q", f"m{n}", size=SIZE, due=due) for n in range(6)])
     assert redis_broker.depth(["q"])["q"].delayed == 6
     redis_broker.wait("w", ["q"], 10)

@@ -2,12 +2,20 @@ from uuid import uuid4
 
 import pytest
 
-from umbel.drivers.memory import MemoryBackend, MemoryBroker, MemoryBus, MemoryLeases
+from umbel.drivers.memory import MemoryBackend, MemoryBroker, MemoryBus, MemoryLeases, MemorySchedules
 from umbel.testing import FakeClock
-from umbel.testing.conformance import BackendConformance, BrokerConformance, BusConformance, LeaseConformance
+from umbel.testing.conformance import (
+    BackendConformance,
+    BrokerConformance,
+    BusConformance,
+    FlowConformance,
+    LeaseConformance,
+    ScheduleStoreConformance,
+)
 
 
 class Timed:
+    timeless = False
     clock = FakeClock()
 
     def pass_time(self, seconds):
@@ -31,7 +39,7 @@ class TestMemoryBroker(Timed, BrokerConformance):
         return MemoryBackend(url, clock=self.clock)
 
 
-class TestMemoryBackend(Timed, BackendConformance):
+class TestMemoryBackend(Timed, BackendConformance, FlowConformance):
     @pytest.fixture
     def make_backend(self, url):
         return lambda: MemoryBackend(url, clock=self.clock)
@@ -47,3 +55,9 @@ class TestMemoryLeases(Timed, LeaseConformance):
     @pytest.fixture
     def make_leases(self, url):
         return lambda: MemoryLeases(url, clock=self.clock)
+
+
+class TestMemorySchedules(Timed, ScheduleStoreConformance):
+    @pytest.fixture
+    def make_schedules(self, url):
+        return lambda **how: MemorySchedules(url, clock=self.clock, **how)

@@ -3,15 +3,23 @@ import sys
 import pytest
 
 from umbel.backend import Record
-from umbel.drivers import open_backend, open_broker
+from umbel.drivers import open_backend, open_broker, open_leases, open_schedule_store
 from umbel.drivers.memory import MemoryBackend, MemoryBroker
 from umbel.exceptions import ImproperlyConfigured, NotSupported
+from umbel.schedule_store import Row
 from umbel.testing import FakeClock
 
 
 def test_a_relative_path_starts_at_the_base_folder(tmp_path):
     assert open_broker("sqlite:///queue/umbel.sqlite3", base_dir=tmp_path).path == str(tmp_path / "queue/umbel.sqlite3")
     assert open_backend("sqlite:///r.sqlite3", base_dir=tmp_path).path == str(tmp_path / "r.sqlite3")
+
+
+def test_a_relative_path_of_sql_results_starts_at_the_base_folder_too(tmp_path):
+    backend = open_backend("db+sqlite:///r.sqlite3", base_dir=tmp_path)
+    backend.store([Record(id="a", state="SUCCESS", meta=b"{}")])
+    backend.close()
+    assert (tmp_path / "r.sqlite3").exists()
 
 
 def test_an_absolute_path_stays(tmp_path):
@@ -28,7 +36,7 @@ def test_an_unknown_scheme_names_those_that_are_known_and_no_password():
     with pytest.raises(ImproperlyConfigured, match="No broker driver for 'kafka' in 'kafka://me:") as caught:
         open_broker("kafka://me:secret@host/x")
     assert "secret" not in str(caught.value)
-    assert "memory, redis" in str(caught.value)
+    assert "Known: amqp, amqps, memory, " in str(caught.value)
 
 
 def test_what_is_no_url_is_refused():
@@ -36,15 +44,9 @@ def test_what_is_no_url_is_refused():
         open_broker("localhost")
 
 
-@pytest.mark.parametrize("url", ["amqp://", "pyamqp://guest@localhost//", "postgresql://x", "sentinel://x", "redis+cluster://x"])
-def test_planned_drivers_say_that_they_are_not_built_yet(url):
-    with pytest.raises(NotSupported, match="is not built yet"):
-        open_broker(url)
-
-
-@pytest.mark.parametrize("url", ["django-db", "django-cache", "db+postgresql://me:secret@host/x", "cache+memcached://x", "mongodb://x"])
+@pytest.mark.parametrize("url", ["django-db", "django-cache", "cache+memcached://x", "mongodb://me:secret@host/x"])
 def test_backends_of_celery_say_that_they_are_not_built_yet(url):
-    with pytest.raises(NotSupported, match=r"is not built yet\. Known: cache\+memory, memory, redis") as caught:
+    with pytest.raises(NotSupported, match=r"is not built yet\. Known: amqp, amqps, cache\+memory, db\+…, memory, ") as caught:
         open_backend(url)
     assert "secret" not in str(caught.value)
 
@@ -64,7 +66,7 @@ def test_without_a_backend_writes_go_nowhere_and_reads_are_refused(url):
     with pytest.raises(NotImplementedError, match=r"No result backend is configured\."):
         backend.get(["a"])
     with pytest.raises(NotImplementedError):
-        backend.wait("a", None, 1.0)
+        backend.watch()
 
 
 def test_memory_stores_of_one_name_are_one():
@@ -73,3 +75,26 @@ def test_memory_stores_of_one_name_are_one():
     assert one.store is same.store is not other.store
     assert isinstance(open_backend("cache+memory://"), MemoryBackend)
     assert open_broker("memory://").settles_with(open_backend("cache+memory://"))
+
+
+@pytest.mark.parametrize("url", ["memory://opened", "sqlite:///o.sqlite3"])
+def test_leases_and_schedules_are_opened_by_their_url(url, tmp_path):
+    clock = FakeClock()
+    leases = open_leases(url, base_dir=tmp_path, clock=clock)
+    store, other = (open_schedule_store(url, name=name, base_dir=tmp_path, clock=clock) for name in ("one", "two"))
+    assert leases.acquire("beat", "me", ttl=60)
+    store.put([Row("a", b"{}")])
+    assert (store.now(), len(store.changed_since(0).rows), len(other.changed_since(0).rows)) == (clock.now(), 1, 0)
+    for each in (leases, store, other):
+        each.close()
+
+
+@pytest.mark.parametrize("open_it", [open_leases, open_schedule_store])
+def test_what_keeps_no_leases_or_schedules_says_which_setting_leads_elsewhere(open_it):
+    with pytest.raises(NotSupported, match="Set umbel_state_url to a URL of one of: memory, postgres, ") as caught:
+        open_it("amqp://me:secret@host//")
+    assert "secret" not in str(caught.value)
+    with pytest.raises(NotSupported, match="Set broker_url or umbel_state_url to a URL of one of: memory, "):
+        open_it("db+postgresql://me:secret@host/x")
+    with pytest.raises(ImproperlyConfigured, match=r"No store of (leases|schedules) driver for 'kafka'"):
+        open_it("kafka://host")

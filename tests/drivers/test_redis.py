@@ -1,6 +1,13 @@
 import pytest
 
-from umbel.testing.conformance import BackendConformance, BrokerConformance, BusConformance, LeaseConformance
+from umbel.testing.conformance import (
+    BackendConformance,
+    BrokerConformance,
+    BusConformance,
+    FlowConformance,
+    LeaseConformance,
+    ScheduleStoreConformance,
+)
 
 redis = pytest.importorskip("umbel.drivers.redis")
 pytestmark = pytest.mark.redis
@@ -18,7 +25,7 @@ class TestRedisBroker(BrokerConformance):
         backend.close()
 
 
-class TestRedisBackend(BackendConformance):
+class TestRedisBackend(BackendConformance, FlowConformance):
     @pytest.fixture
     def make_backend(self, redis_url, redis_prefix):
         return lambda: redis.RedisBackend(redis_url, options={"global_keyprefix": redis_prefix})
@@ -34,3 +41,9 @@ class TestRedisLeases(LeaseConformance):
     @pytest.fixture
     def make_leases(self, redis_url, redis_prefix):
         return lambda: redis.RedisLeases(redis_url, options={"global_keyprefix": redis_prefix})
+
+
+class TestRedisSchedules(ScheduleStoreConformance):
+    @pytest.fixture
+    def make_schedules(self, redis_url, redis_prefix):
+        return lambda **how: redis.RedisSchedules(redis_url, options={"global_keyprefix": redis_prefix}, **how)

@@ -17,12 +17,15 @@ def test_waiting_for_a_result_works_with_health_checks_and_whatever_protocol_the
     options = {"global_keyprefix": redis_prefix, **asked}
     with contextlib.closing(RedisBackend(redis_url + query, options=options)) as backend:
         stored = Record(id="a", state="SUCCESS", meta=b"{}", expires=60)
+        watch = backend.watch()
+        watch.listen(["a"])
         for _ in range(2):
-            assert backend.wait("a", None, 0.1) is None
+            assert watch.wait(0.1) == {}
         thread = threading.Timer(0.1, backend.store, ([stored],))
         thread.start()
-        assert backend.wait("a", None, 10) == b"{}"
+        assert watch.wait(10) == {"a": b"{}"}
         thread.join()
+        watch.close()
 
 
 def test_a_recovery_works_whatever_protocol_the_url_names(redis_url, redis_prefix):

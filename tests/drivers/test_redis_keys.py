@@ -9,7 +9,7 @@ import pytest
 from msgspec.structs import replace
 from redis import Redis
 
-from umbel.backend import Record
+from umbel.backend import Arrival, Record
 from umbel.broker import TALLIES_KEPT, Verb
 from umbel.drivers.redis import RedisBackend, RedisBroker
 from umbel.exceptions import ImproperlyConfigured
@@ -127,9 +127,32 @@ def test_a_user_with_the_acl_of_the_docs_may_do_everything(client, redis_url, re
         broker.revoke(["a"], ttl=60)
         assert broker.revoked_since(0).entries
         assert backend.store([Record(id="a", state="SUCCESS", meta=b"{}", expires=60)]) == [True]
-        assert backend.wait("a", None, 5) == b"{}"
-        assert backend.wait("a", b"{}", 0.01) == b"{}"
+        watch = backend.watch()
+        watch.listen(["a"])
+        assert watch.wait(5) == {"a": b"{}"}
+        watch.drop(["a"])
+        watch.close()
         backend.forget(["a"])
         broker.wait("w", ["celery"], 0.01)
         broker.leave("w", ["celery"])
         assert broker.purge("celery") == 6
+
+
+def test_all_that_is_kept_of_workflows_has_a_time_to_live_which_no_write_shortens(redis_url, redis_prefix, client):
+    with contextlib.closing(RedisBackend(redis_url, options={"global_keyprefix": redis_prefix})) as backend:
+        backend.begin_flow("f", {0: b"node"}, {0: (2, b"join"), 1: (0, b"")}, expires=1000)
+        backend.begin_flow("short", {}, {0: (0, b"")}, expires=1)
+        parts = [Arrival(flow="f", join=0, position=n, id=f"t{n}", value=b"1") for n in range(2)]
+        backend.arrive(parts[:1], expires=10)
+        backend.arrive(parts[1:], expires=2000)
+        backend.grow("f", 0, 1, key="a")
+        backend.overs(older=0)
+        backend.bind([("t", "copy")], expires=1000)
+        backend.save_group("g", b"{}", expires=1000)
+        left = {key.decode().removeprefix(redis_prefix): client.pttl(key) / 1000 for key in client.scan_iter(match=f"{redis_prefix}*")}
+    assert left.pop("{umbel.flows:0}:short.nodes") <= 1
+    assert left.pop("{umbel.flows:0}:short.joins") <= 1
+    assert {name: round(seconds, -2) for name, seconds in left.items()} == {
+        "{umbel.flows:0}:f.nodes": 2000, "{umbel.flows:0}:f.joins": 2000, "{umbel.flows:0}:f.values": 2000, "{umbel.flows:0}.over": 2000,
+        "umbel.bound:t": 1000, "celery-taskset-meta-g": 1000,
+    }  # fmt: skip

@@ -1,8 +1,15 @@
 import pytest
 
-from umbel.drivers.sqlite import SQLiteBackend, SQLiteBroker, SQLiteBus, SQLiteLeases
+from umbel.drivers.sqlite import SQLiteBackend, SQLiteBroker, SQLiteBus, SQLiteLeases, SQLiteSchedules
 from umbel.testing import FakeClock
-from umbel.testing.conformance import BackendConformance, BrokerConformance, BusConformance, LeaseConformance
+from umbel.testing.conformance import (
+    BackendConformance,
+    BrokerConformance,
+    BusConformance,
+    FlowConformance,
+    LeaseConformance,
+    ScheduleStoreConformance,
+)
 
 
 class Timed:
@@ -31,7 +38,7 @@ class TestSQLiteBroker(Timed, BrokerConformance):
         backend.close()
 
 
-class TestSQLiteBackend(Timed, BackendConformance):
+class TestSQLiteBackend(Timed, BackendConformance, FlowConformance):
     @pytest.fixture
     def make_backend(self, url):
         return lambda: SQLiteBackend(url, clock=self.clock)
@@ -47,3 +54,9 @@ class TestSQLiteLeases(Timed, LeaseConformance):
     @pytest.fixture
     def make_leases(self, url):
         return lambda: SQLiteLeases(url, clock=self.clock)
+
+
+class TestSQLiteSchedules(Timed, ScheduleStoreConformance):
+    @pytest.fixture
+    def make_schedules(self, url):
+        return lambda **how: SQLiteSchedules(url, clock=self.clock, **how)

@@ -13,10 +13,11 @@ from msgspec.structs import replace
 
 from umbel.backend import Record
 from umbel.broker import TALLIES_KEPT
-from umbel.drivers.sqlite import SQLiteBackend, SQLiteBroker, database, statements, tallies
+from umbel.drivers.sqlite import SQLiteBackend, SQLiteBroker, SQLiteSchedules, database, statements, tallies
 from umbel.drivers.sqlite.bell import Bell
 from umbel.drivers.sqlite.database import Database
 from umbel.exceptions import BackendUnavailable, BrokerUnavailable, ImproperlyConfigured
+from umbel.schedule_store import Row
 from umbel.testing import FakeClock
 from umbel.testing.conformance.base import ids_of, item, settlement, succeeds_in_child
 
@@ -106,17 +107,61 @@ def test_tables_of_another_version_are_refused(broker, path):
         broker.open()
 
 
+NEWEST = ("umbel_once", "umbel_schedules", "umbel_schedule_rows", "umbel_schedule_states")  # a file from before others has none of them
+
+
+def test_a_file_from_before_there_were_schedules_gets_their_tables(broker, path):
+    broker.publish([item("q", "a")])
+    broker.close()
+    with sqlite3.connect(path) as other:
+        for table in NEWEST:
+            other.execute(f"DROP TABLE {table}")
+    other.close()
+    schedules = SQLiteSchedules(f"sqlite:///{path}")
+    schedules.put([Row("entry", b"{}")])
+    assert [row.name for row in schedules.changed_since(0).rows] == ["entry"]
+    schedules.close()
+    broker.publish([replace(item("q", letter), once="key", once_for=60) for letter in "bc"])
+    assert broker.depth(["q"])["q"].ready == 2
+
+
+def test_keys_that_are_forgotten_are_deleted_as_others_are_remembered(path):
+    clock = FakeClock()
+    broker = SQLiteBroker(f"sqlite:///{path}", clock=clock)
+    broker.publish([replace(item("q", "a"), once=f"{n}", once_for=1) for n in range(300)])
+    clock.advance(2)
+    for n in range(3):
+        broker.publish([replace(item("q", "a"), once=f"new {n}", once_for=60)])
+    with broker._database.read() as connection:
+        assert connection.execute("SELECT count(*) FROM umbel_once").fetchone() == (3,)
+    broker.close()
+
+
 def test_a_file_from_before_there_were_counts_gets_their_table(broker, path):
     broker.publish([item("q", "a")])
     broker.close()
     with sqlite3.connect(path) as other:
-        other.execute("DROP TABLE umbel_tallies")
+        for table in ("umbel_tallies", *NEWEST):
+            other.execute(f"DROP TABLE {table}")
     other.close()
     assert broker.tallies("q", since=0) == []
     broker.join("w", ["q"], lease=60)
     (held,) = broker.fetch("q", 1, owner="w", seq=1)
     assert broker.settle([replace(settlement(held), tally="done")]) == [True]
     assert [each.tally for each in broker.tallies("q", since=0)] == ["done"]
+
+
+def test_a_file_from_before_there_were_workflows_gets_their_tables(path):
+    backend = SQLiteBackend(f"sqlite:///{path}")
+    backend.open()
+    backend.close()
+    with sqlite3.connect(path) as other:
+        for name in (*(f"umbel_{each}" for each in ("flows", "nodes", "joins", "parts", "grown", "bound", "groups")), *NEWEST):
+            other.execute(f"DROP TABLE {name}")
+    other.close()
+    backend.begin_flow("f", {0: b"node"}, {}, expires=60)
+    assert backend.nodes([("f", 0)]) == [b"node"]
+    backend.close()
 
 
 def test_old_counts_are_deleted_in_steps_as_others_are_made(path, monkeypatch):

@@ -75,13 +75,11 @@ class PrivateRedis:
             self.process = subprocess.Popen(
                 command, stdin=subprocess.DEVNULL, stdout=out, stderr=out, env={**os.environ, **self.env}, start_new_session=True
             )
-        wait_for(self._greets, 10)
+        wait_for(lambda: servers.answers(servers.REDIS, self.port), 10)
 
-    def _greets(self) -> bool:
-        try:
-            return servers.REDIS.greets(self.port)
-        except OSError:
-            return False
+    def pids(self) -> list[int]:
+        assert self.process is not None
+        return [self.process.pid]
 
     def send(self, number: int) -> None:
         assert self.process is not None
@@ -134,6 +132,11 @@ def direct(private_redis: PrivateRedis, tmp_path: Path) -> Faults:
 def behind(proxy: Proxy, tmp_path: Path) -> Faults:
     """Workers that reach the server through the proxy."""
     return faults_on(proxy.url, proxy.url, tmp_path)
+
+
+@pytest.fixture
+def on_postgres(postgres_database: str, tmp_path: Path) -> Faults:
+    return faults_on(postgres_database, postgres_database, tmp_path)
 
 
 @pytest.fixture

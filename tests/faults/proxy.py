@@ -22,7 +22,8 @@ class Proxy:
         self._target = (server.hostname, server.port)
         self._listener = socket.create_server(("127.0.0.1", 0), backlog=64)
         self.port: int = self._listener.getsockname()[1]
-        self.url = f"{server.scheme}://127.0.0.1:{self.port}{server.path}"
+        user = f"{server.username}@" if server.username else ""
+        self.url = f"{server.scheme}://{user}127.0.0.1:{self.port}{server.path}"
         self._lock = threading.Lock()
         self._pairs: set[tuple[socket.socket, socket.socket]] = set()
         self._requests, self._replies = threading.Event(), threading.Event()  # set: they flow
@@ -34,6 +35,8 @@ class Proxy:
         self.asked = 0  # connections that clients made, those that were refused too
         self._delay = 0.0
         self._dropping = False
+        self._keeping = False
+        self.kept_open = 0  # connections that the server ended while that was kept from clients
         self._swallow: bytes | None = None
         self.swallowed = threading.Event()
         threading.Thread(target=self._accept, daemon=True).start()
@@ -82,6 +85,10 @@ class Proxy:
         """Pass nothing on any more on the connections that are open now, as after the crash of a router; new ones work."""
         with self._lock:
             self._abandoned |= self._pairs
+
+    def keep_open(self, on: bool) -> None:
+        """Keep from clients that the server closes their connections, or no longer: what it said before is passed on."""
+        self._keeping = on
 
     def answer_all(self, reply: bytes | None) -> None:
         """Answer each command with *reply*, in the server's place; None: no longer."""
@@ -148,6 +155,9 @@ class Proxy:
                 if self._dropping:
                     continue
                 client.sendall(data)
+            if self._keeping:
+                self.kept_open += 1
+                return
         self._end(pair)
 
     def _end(self, pair: tuple[socket.socket, socket.socket]) -> None:

@@ -52,6 +52,16 @@ def test_a_task_may_start_processes_and_end_them(on_file, pool):
         stop(worker)
 
 
+@pytest.mark.parametrize("pool", ["prefork", "threads", "asyncio"])
+def test_a_signal_that_reaches_a_copy_before_anything_of_it_has_run_still_ends_it(on_file, pool):
+    with on_file.worker("-P", pool, "-c", "2") as worker:
+        said = on_file.send(
+            "print([forks_what_is_told_to_end_at_once.delay(n).get(timeout=20) for n in (15, 2)], work.delay(2).get(timeout=20))"
+        )
+        stop(worker)
+    assert said.strip() == "[-15, -2] 2"
+
+
 @pytest.mark.parametrize("pool", ["prefork", "threads", "asyncio"])  # solo is a program like any other: it waits for its threads
 def test_a_task_may_start_threads_and_programs_and_the_worker_still_stops(on_file, pool):
     with on_file.worker("-P", pool, "-c", "1") as worker:

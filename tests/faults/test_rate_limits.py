@@ -5,6 +5,7 @@ import signal
 
 import pytest
 from tests.faults.conftest import Faults
+from tests.process.conftest import POSTGRES, REDIS
 from tests.processes import wait_for
 
 
@@ -31,9 +32,9 @@ def assert_never_exceeded(starts, interval, *, jitter=0.08):
             assert times[last] - since >= (last - first) * interval - jitter, times[first : last + 1]
 
 
-@pytest.fixture(params=["sqlite", pytest.param("redis", marks=pytest.mark.redis)])
+@pytest.fixture(params=["sqlite", REDIS, POSTGRES])
 def tasks(request) -> Limited:
-    found = request.getfixturevalue("on_file" if request.param == "sqlite" else "direct")
+    found = request.getfixturevalue({"sqlite": "on_file", "redis": "direct", "postgresql": "on_postgres"}[request.param])
     return Limited(found.env, found.folder)
 
 

@@ -6,6 +6,7 @@ import time
 
 import pytest
 from tests.faults.conftest import faults_on
+from tests.process.conftest import POSTGRES, REDIS
 from tests.processes import wait_for
 
 pytestmark = pytest.mark.timeout(90)
@@ -14,10 +15,12 @@ LEASE = 1.5
 PATIENCE = 10  # seconds beside the promise: the machine may be busy
 
 
-@pytest.fixture(params=["sqlite", pytest.param("redis", marks=pytest.mark.redis)])
+@pytest.fixture(params=["sqlite", REDIS, POSTGRES])
 def anywhere(request, tmp_path):
     if request.param == "sqlite":
         return request.getfixturevalue("on_file")
+    if request.param == "postgresql":
+        return request.getfixturevalue("on_postgres")
     url = request.getfixturevalue("private_redis").url
     return faults_on(url, url, tmp_path)
 

@@ -4,6 +4,7 @@ import signal
 
 import pytest
 from tests.faults.conftest import Faults
+from tests.process.conftest import POSTGRES, REDIS
 from tests.processes import wait_for
 
 ENDED = "(lambda r: print(repr(r.get(timeout=30, propagate=False)), r.state))"
@@ -17,9 +18,9 @@ class Revoking(Faults):
         return super().worker(*options, app=app, **env)
 
 
-@pytest.fixture(params=["sqlite", pytest.param("redis", marks=pytest.mark.redis)])
+@pytest.fixture(params=["sqlite", REDIS, POSTGRES])
 def tasks(request) -> Revoking:
-    found = request.getfixturevalue("on_file" if request.param == "sqlite" else "direct")
+    found = request.getfixturevalue({"sqlite": "on_file", "redis": "direct", "postgresql": "on_postgres"}[request.param])
     return Revoking(found.env, found.folder)
 
 

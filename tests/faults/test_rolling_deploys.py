@@ -6,6 +6,7 @@ import pytest
 from tests.faults.conftest import faults_on
 from tests.faults.test_children import stop
 from tests.faults.test_odd_tasks import EMPTY
+from tests.process.conftest import POSTGRES, REDIS
 from tests.processes import wait_for
 
 pytestmark = pytest.mark.timeout(90)
@@ -13,11 +14,13 @@ pytestmark = pytest.mark.timeout(90)
 MESSAGES = 500  # of each version
 
 
-@pytest.fixture(params=["sqlite", pytest.param("redis", marks=pytest.mark.redis)])
+@pytest.fixture(params=["sqlite", REDIS, POSTGRES])
 def rolling(request, tmp_path):
     if request.param == "sqlite":
         url = f"sqlite:///{tmp_path}/umbel.sqlite3"
         return faults_on(url, url, tmp_path)
+    if request.param == "postgresql":
+        return request.getfixturevalue("on_postgres")
     url = request.getfixturevalue("redis_url")
     return faults_on(url, url, tmp_path, LEDGER_PREFIX=request.getfixturevalue("redis_prefix"))
 

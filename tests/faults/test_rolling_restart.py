@@ -73,6 +73,7 @@ def test_a_rolling_restart_loses_nothing_repeats_nothing_and_costs_no_attempt(re
             sent = int(said)
             wait_for(lambda: len(faults.numbers()) == sent, 60, faults.logs)
             for worker in workers:
+                worker.waits_to_print("ready.")  # the last one may have come when all was done
                 worker.send(signal.SIGTERM)
                 assert worker.exit_code(20) == 0, worker.tail()
         finally:

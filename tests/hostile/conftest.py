@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
-from tests.process.conftest import Ledger, ledger_on
+from tests.process.conftest import POSTGRES, REDIS, Ledger, ledger_on
 from tests.processes import Running
 
 APPS = Path(__file__).parent / "apps"
@@ -37,10 +37,12 @@ def on_file(tmp_path: Path) -> Hostile:
     return hostile_on(url, tmp_path)
 
 
-@pytest.fixture(params=["sqlite", pytest.param("redis", marks=pytest.mark.redis)])
+@pytest.fixture(params=["sqlite", REDIS, POSTGRES])
 def hostile(request: pytest.FixtureRequest, tmp_path: Path) -> Hostile:
     if request.param == "sqlite":
         return hostile_on(f"sqlite:///{tmp_path}/umbel.sqlite3", tmp_path)
+    if request.param == "postgresql":
+        return hostile_on(request.getfixturevalue("postgres_database"), tmp_path)
     return hostile_on(request.getfixturevalue("redis_url"), tmp_path, request.getfixturevalue("redis_prefix"))
 
 

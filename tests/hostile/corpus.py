@@ -234,7 +234,7 @@ def forged_requests() -> dict[str, Message]:
         "repr with escapes": Message(envelope(argsrepr=ESCAPES, kwargsrepr=[1], origin={}, lang=5), RUNS),
         "unknown task": Message(envelope(task="os.system"), PARKED, word="os.system"),
         "unknown dunder": Message(envelope(task="__import__"), PARKED),
-        "workflow": Message(envelope(b64(b'[[1], {}, {"callbacks": [{"task": "os.system", "args": ["true"]}]}]')), word="workflows"),
+        "workflow": Message(envelope(b64(b'[[1], {}, {"callbacks": [{"task": "os.system", "args": ["true"]}]}]')), RUNS),
     }
 
 

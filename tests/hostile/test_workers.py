@@ -81,6 +81,8 @@ def suspicious(hostile, since, pids=()):
         rf"open .*{re.escape(str(hostile.folder))}/umbel",  # the store and its bell
         r"open \d+$",  # a frame between parent and child: a file in memory
         r"compile b'task\.run\(\*call\.args",  # a traceback parses its own line of source, to underline in it
+        r"compile b'raise NotRegistered\(name\)'",  # the same
+        r"ctypes\.dlopen None$",  # the bell of an SQLite file
         r"import 'brotli'",  # a compression that is looked for and not there
         r"import 'compression(\.zstd)?'",
     ]
@@ -119,6 +121,7 @@ def attack(hostile, pool, *, mutations, largest):
 
         app.broker.publish([Item(raw=each.raw, queue="celery", id=uuid()) for each in messages.values()])
         count = {fate: sum(each.fate == fate for each in messages.values()) for fate in (corpus.DEAD, corpus.PARKED, corpus.DELAYED)}
+        count["parked"] += 1  # the callback of a hostile message is sent, and is of no task that is known
         wait_for(lambda: settled(app, dead=count["dead"] + 1, parked=count["parked"] + 1, delayed=count["delayed"]), 90, hostile.logs)
         depth, letters = app.broker.depth(["celery"])["celery"], app.broker.dead("celery", limit=1000)
         reasons = "\n".join(letter.reason for letter in letters)

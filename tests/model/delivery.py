@@ -20,7 +20,8 @@ a lease). The order of all other steps is free. Everything within the bounds is 
 test prints. And from every state each message must be able to reach its end without another fault: nothing is stuck.
 
 **What is not in it**: delays, priorities, parked messages, packets to children (to hand a task to the pool is its start), several
-queues, and clocks that run at different speeds. tests/simulation and tests/chaos have these.
+queues, and clocks that run at different speeds: tests/simulation and tests/chaos have these. Nor a store that goes back to an older
+state, as a replica does that lagged (renew.lua): tests/redis_family has that.
 
 **To read a counter-example**: each line is one step and the state after it. `n0` is the first node, `0:1` an owner (node and epoch),
 `m0` a message; `left` is the broker's view of a lease, `deadline` the node's.

@@ -19,7 +19,7 @@ def name_scripts() -> dict[str, str]:
     """Which script has which hash; the shared parts that a script is loaded with are not known here."""
     files = (resources.files("umbel.drivers.redis") / "scripts").iterdir()
     names = sorted(file.name.removesuffix(".lua") for file in files if file.name.endswith(".lua") and not file.name.startswith("_"))
-    ways = [(), ("_ring",), ("_lib",), ("_ring", "_lib")]
+    ways = [(), ("_ring",), ("_lib",), ("_ring", "_lib"), ("_flows",)]
     return {load_script(name, shared=shared).sha.decode(): name for name in names for shared in ways}
 
 

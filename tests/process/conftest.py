@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 from tests.processes import Running
+from tests.rabbitmq import delete_queues
 
 APPS = Path(__file__).parent / "apps"
 
@@ -35,7 +36,13 @@ class Ledger:
         return Running(command, cwd=APPS, env=self.env, log=log)
 
     def logs(self) -> str:
-        return "\n".join(f"--- {path.name}\n{path.read_text()[-3000:]}" for path in sorted(self.folder.glob("worker-*.log"))[-3:])
+        """The ends of the last workers' logs; before each what was no task's start or success, which tells more than a thousand of them."""
+        shown = []
+        for path in sorted(self.folder.glob("worker-*.log"))[-3:]:
+            text = path.read_text()
+            told = [line for line in text.splitlines() if line.startswith("[2") and not line.endswith("received") and ": Task " not in line]
+            shown.append("\n".join([f"--- {path.name}", *told[-30:], "... its end:", text[-1500:]]))
+        return "\n".join(shown)
 
     def script(self, code: str) -> str:
         """Run a producer's code in a process of its own and return what it printed."""
@@ -58,11 +65,26 @@ def ledger_on(broker: str, backend: str, folder: Path, prefix: str = "") -> Ledg
     return Ledger(env, folder)
 
 
-@pytest.fixture(params=["sqlite", pytest.param("redis", marks=pytest.mark.redis)])
+REDIS, POSTGRES, AMQP = (
+    pytest.param(name, marks=mark)
+    for name, mark in (("redis", pytest.mark.redis), ("postgresql", pytest.mark.postgres), ("amqp", pytest.mark.amqp))
+)
+
+
+@pytest.fixture(params=["sqlite", REDIS, POSTGRES, AMQP])
 def ledger(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Ledger]:
     if request.param == "sqlite":
         url = f"sqlite:///{tmp_path}/umbel.sqlite3"
         yield ledger_on(url, url, tmp_path)
+    elif request.param == "postgresql":
+        url = request.getfixturevalue("postgres_database")
+        yield ledger_on(url, url, tmp_path)
+    elif request.param == "amqp":
+        url = request.getfixturevalue("amqp_url")
+        ledger = ledger_on(url, f"sqlite:///{tmp_path}/umbel.sqlite3", tmp_path)
+        ledger.env["LEDGER_STATE"] = ledger.env["LEDGER_BACKEND"]
+        yield ledger
+        delete_queues(url, "celery")
     else:
         url = request.getfixturevalue("redis_url")
         yield ledger_on(url, url, tmp_path, request.getfixturevalue("redis_prefix"))

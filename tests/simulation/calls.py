@@ -31,11 +31,12 @@ class Sent:
     times: int  # how often its function is called if nothing dies
 
 
-def app_on(url: str, prefix: str, folder: Path) -> Umbel:
+def app_on(url: str, prefix: str, folder: Path, schema: str = "umbel") -> Umbel:
     app = Umbel("calls", broker=url, backend=url, set_as_current=False)
     app.conf.update(
         worker_lease=LEASE, worker_lease_renewal=LEASE / 4, worker_hijack_root_logger=False,
-        broker_transport_options={"global_keyprefix": prefix}, result_backend_transport_options={"global_keyprefix": prefix},
+        broker_transport_options={"global_keyprefix": prefix, "schema": schema},
+        result_backend_transport_options={"global_keyprefix": prefix, "schema": schema},
     )  # fmt: skip
 
     @app.task(name="act", bind=True, max_retries=10)

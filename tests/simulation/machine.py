@@ -6,6 +6,7 @@ from collections import Counter
 from dataclasses import dataclass
 from typing import Any
 
+import msgspec
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
 from tests.simulation.drivers import LEASE
@@ -52,6 +53,7 @@ class BrokerMachine(RuleBasedStateMachine):
         self.driver, self.queue = driver, driver.queue
         self.broker = driver.make()
         self.known: dict[str, Known] = {}
+        self.keys: set[str] = set()  # of messages that are stored once
         self.members: dict[str, Member] = {}
         self.seen: list[tuple[str, Delivery]] = []  # every claim that there was, with its task key
         self.numbers = iter(range(10**9))
@@ -96,6 +98,19 @@ class BrokerMachine(RuleBasedStateMachine):
     def publish(self, priorities, later):
         due = self.driver.now() + FAR if later else None
         self.broker.publish([self.new(priority, due) for priority in priorities])
+
+    @precondition(lambda self: self.broker.features.once)
+    @rule(keys=st.lists(st.sampled_from("abcdef"), min_size=1, max_size=4), priority=PRIORITIES, later=st.booleans())
+    def publish_once(self, keys, priority, later):
+        """Keys are remembered for longer than all this takes."""
+        due, items = self.driver.now() + FAR if later else None, []
+        for key in keys:
+            new = self.new(priority, due)
+            items.append(msgspec.structs.replace(new, once=key, once_for=1e9))
+            if key in self.keys:
+                self.known[new.id].place = "gone"
+            self.keys.add(key)
+        self.broker.publish(items)
 
     @rule()
     def purge(self):

@@ -6,7 +6,7 @@ The default run takes the same examples each time; `make chaos` takes many more,
 import pytest
 from hypothesis import HealthCheck, settings
 from hypothesis.stateful import run_state_machine_as_test
-from tests.simulation.drivers import OnRedis, Timed
+from tests.simulation.drivers import OnPostgres, OnRedis, Timed
 from tests.simulation.machine import BrokerMachine
 
 COMMON = {"deadline": None, "database": None, "suppress_health_check": list(HealthCheck), "print_blob": True}
@@ -14,14 +14,25 @@ EACH_TIME = settings(max_examples=40, stateful_step_count=35, derandomize=True, 
 BY_CHANCE = settings(max_examples=2000, stateful_step_count=80, **COMMON)
 
 
-@pytest.fixture(params=["memory", "sqlite", pytest.param("redis", marks=pytest.mark.redis)])
-def make_driver(request, tmp_path):
+REDIS, POSTGRES = pytest.param("redis", marks=pytest.mark.redis), pytest.param("postgresql", marks=pytest.mark.postgres)
+
+
+def maker(request, tmp_path, timed, on_redis, on_postgres):
+    """Return what makes the driver that *request* names, of these classes."""
     if request.param == "memory":
-        return lambda: Timed(None)
+        return lambda: timed(None)
     if request.param == "sqlite":
-        return lambda: Timed(tmp_path)
+        return lambda: timed(tmp_path)
+    if request.param == "postgresql":
+        url, schema = request.getfixturevalue("postgres_url"), request.getfixturevalue("postgres_schema")
+        return lambda: on_postgres(url, schema)
     url, prefix = request.getfixturevalue("redis_url"), request.getfixturevalue("redis_prefix")
-    return lambda: OnRedis(url, prefix)
+    return lambda: on_redis(url, prefix)
+
+
+@pytest.fixture(params=["memory", "sqlite", REDIS, POSTGRES])
+def make_driver(request, tmp_path):
+    return maker(request, tmp_path, Timed, OnRedis, OnPostgres)
 
 
 def test_a_broker_and_the_reference_agree_after_every_call(make_driver):

@@ -6,6 +6,7 @@ from tempfile import mkdtemp
 import pytest
 from hypothesis import Phase, settings
 from hypothesis.stateful import run_state_machine_as_test
+from tests.process.conftest import POSTGRES, REDIS
 from tests.simulation.calls import CallsMachine, app_on
 from tests.simulation.test_brokers import COMMON
 
@@ -17,12 +18,15 @@ EACH_TIME = settings(max_examples=5, stateful_step_count=12, derandomize=True, *
 BY_CHANCE = settings(max_examples=200, stateful_step_count=20, **REAL)
 
 
-@pytest.fixture(params=["sqlite", pytest.param("redis", marks=pytest.mark.redis)])
+@pytest.fixture(params=["sqlite", REDIS, POSTGRES])
 def make_machine(request, tmp_path):
     def make():
         folder = Path(mkdtemp(dir=tmp_path))
         if request.param == "sqlite":
             return CallsMachine(app_on(f"sqlite:///{folder}/calls.sqlite3", "", folder), folder)
+        if request.param == "postgresql":
+            schema = f"umbel_{uuid().replace('-', '')[:16]}"  # the database is one for all examples
+            return CallsMachine(app_on(request.getfixturevalue("postgres_database"), "", folder, schema), folder)
         return CallsMachine(
             app_on(request.getfixturevalue("redis_url"), f"{request.getfixturevalue('redis_prefix')}{uuid()}:", folder), folder
         )

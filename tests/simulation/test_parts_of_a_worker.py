@@ -11,10 +11,10 @@ from msgspec.structs import replace
 
 from umbel import Umbel
 from umbel.backend import Record
-from umbel.broker import Item, Settlement, Verb
+from umbel.broker import Item, OwnerLost, Settlement, Verb
 from umbel.drivers.memory import MemoryBackend, MemoryBroker
 from umbel.exceptions import BrokerUnavailable
-from umbel.execution.link import Link
+from umbel.execution.link import RETRY_AFTER, Link, boottime
 from umbel.execution.report import Reporter
 from umbel.execution.runner import TaskRunner
 from umbel.execution.settle import Settler
@@ -207,6 +207,41 @@ async def stood_still(clock):
         await lease._renew()
         assert lease.held()
         assert clock.boottime() == lease.unbroken_since
+
+
+def test_who_is_lost_again_as_soon_as_it_has_joined_joins_twice_a_second_and_not_all_the_time():
+    asyncio.run(lost_again_and_again())
+
+
+class Forgetful(MemoryBroker):
+    """Lets everybody join, and knows nobody a moment later."""
+
+    def __init__(self, url):
+        super().__init__(url)
+        self.joined = []
+
+    def join(self, owner, queues, *, lease):
+        self.joined.append(boottime())
+
+    def fetch(self, queue, limit, *, owner, **how):
+        raise OwnerLost(owner)
+
+
+async def lost_again_and_again():
+    broker, lost = Forgetful(f"memory://{uuid()}"), []
+    with ThreadPoolExecutor(2) as io:
+        lease = lease_on(broker, io, lambda: lost.append(boottime()))
+        settler = Settler(broker, MemoryBackend(), io, may_write=lease.held, link=lease.link)
+        fetcher = Fetcher(broker, io, settler, lease, RevokedTasks(broker), room=lambda coming: 1 - coming, deliver=lambda _: None)
+        await lease.join()
+        services = [asyncio.create_task(lease.run()), asyncio.create_task(fetcher.run())]
+        await until(lambda: len(broker.joined) == 3)
+        for service in services:
+            service.cancel()
+        await asyncio.wait(services)
+    first, second, third = broker.joined
+    assert min(second - first, third - second) > 0.8 * RETRY_AFTER
+    assert lost[0] - first < 0.5 * RETRY_AFTER, "what runs is stopped at once, and not after the pause"
 
 
 def test_settlements_whose_reply_is_lost_again_and_again_are_carried_out_once():

@@ -8,7 +8,7 @@ from types import SimpleNamespace
 import pytest
 from tests.unit.test_inflight import Long, Slots
 
-from umbel.broker import Delivery, Verb
+from umbel.broker import BrokerFeatures, Delivery, Verb
 from umbel.exceptions import BrokerUnavailable
 from umbel.execution.link import Link
 from umbel.execution.outcome import Job
@@ -19,6 +19,8 @@ from umbel.worker.dispatcher import Dispatcher
 from umbel.worker.inflight import Measure
 from umbel.worker.rate_limits import RateLimits
 
+FEATURES = BrokerFeatures()
+
 
 def test_an_unforeseen_error_before_a_suspect_starts_ends_the_worker_and_not_one_slot_in_silence():
     def mark_started(delivery: Delivery) -> bool:
@@ -27,7 +29,8 @@ def test_an_unforeseen_error_before_a_suspect_starts_ends_the_worker_and_not_one
     async def body(io: ThreadPoolExecutor) -> None:
         settler = SimpleNamespace(link=Link("broker"), may_write=lambda: True)
         dispatcher = Dispatcher(
-            SimpleNamespace(mark_started=mark_started), Slots(1), settler, io, SimpleNamespace(), tasks={Long.name: Long()},
+            SimpleNamespace(features=FEATURES, mark_started=mark_started), Slots(1), settler, io, SimpleNamespace(),
+            tasks={Long.name: Long()},
             most_deliveries=3, prefetch=None, rates=RateLimits({}),
         )  # fmt: skip
         raw = encode(Message(headers={"task": Long.name, "id": "a"}, properties={}, body=b"[[], {}, {}]"))
@@ -70,11 +73,11 @@ def test_what_was_acknowledged_early_is_not_forgotten_with_the_claims():
     async def body(io: ThreadPoolExecutor) -> None:
         settler = SimpleNamespace(link=Link("broker"), may_write=lambda: True, store=stored.append, publish=sent.append)
         reporter = SimpleNamespace(
-            started=lambda request, pid: None, evidence=lambda kind: SimpleNamespace(attempts=0),
+            started=lambda request, pid: None, evidence=lambda kind: SimpleNamespace(attempts=0), embeds=lambda request: False,
             lost=lambda request, exc, verdict: (request.delivery.tag, verdict.failed),
         )  # fmt: skip
         dispatcher = Dispatcher(
-            SimpleNamespace(settle=settle), Taking(2), settler, io, reporter, tasks={Early.name: Early()},
+            SimpleNamespace(features=FEATURES, settle=settle), Taking(2), settler, io, reporter, tasks={Early.name: Early()},
             most_deliveries=3, prefetch=None, rates=RateLimits({}),
         )  # fmt: skip
         raw = encode(Message(headers={"task": Early.name, "id": "a"}, properties={}, body=b"[[], {}, {}]"))
@@ -107,7 +110,7 @@ def test_what_was_acknowledged_early_is_sent_again_if_its_neighbour_could_not_be
     async def body(io: ThreadPoolExecutor) -> None:
         settler = SimpleNamespace(link=Link("broker"), may_write=lambda: True, publish=sent.append)
         dispatcher = Dispatcher(
-            SimpleNamespace(settle=settle), Taking(1), settler, io, SimpleNamespace(), tasks={Early.name: Early()},
+            SimpleNamespace(features=FEATURES, settle=settle), Taking(1), settler, io, SimpleNamespace(), tasks={Early.name: Early()},
             most_deliveries=3, prefetch=None, rates=RateLimits({}),
         )  # fmt: skip
         short = Measure(1e-4, 1e-4)  # so that both go in one packet
@@ -134,7 +137,8 @@ def test_a_suspect_whose_slot_took_it_not_goes_back_to_its_queue_without_the_mar
     async def body(io: ThreadPoolExecutor) -> None:
         settler = SimpleNamespace(link=Link("broker"), may_write=lambda: True, add=settled.append)
         dispatcher = Dispatcher(
-            SimpleNamespace(mark_started=lambda delivery: marked.append(delivery.tag) or True), Refusing(1), settler, io, SimpleNamespace(),
+            SimpleNamespace(features=FEATURES, mark_started=lambda delivery: marked.append(delivery.tag) or True),
+            Refusing(1), settler, io, SimpleNamespace(),
             tasks={Long.name: Long()}, most_deliveries=3, prefetch=None, rates=RateLimits({}),
         )  # fmt: skip
         raw = encode(Message(headers={"task": Long.name, "id": "a"}, properties={}, body=b"[[], {}, {}]"))

@@ -68,15 +68,15 @@ else:
 
 # --- tasks: names and values as a Celery project has them
 
-REDIS_URL = os.environ.get("REDIS_URL", "").rstrip("/")  # redis://127.0.0.1:6379, without a database number
-if REDIS_URL:
-    CELERY_RESULT_BACKEND = f"{REDIS_URL}/2"
-    CELERY_BROKER_URL = f"{REDIS_URL}/3"
-    if os.environ.get("REDIS_PREFIX"):  # to share a server with others
-        CELERY_BROKER_TRANSPORT_OPTIONS = {"global_keyprefix": os.environ["REDIS_PREFIX"]}
-        CELERY_RESULT_BACKEND_TRANSPORT_OPTIONS = {"global_keyprefix": os.environ["REDIS_PREFIX"]}
+_file = f"sqlite:///{BASE_DIR / 'umbel.sqlite3'}"
+CELERY_BROKER_URL = os.environ.get("BROKER_URL") or _file
+if CELERY_BROKER_URL.startswith("amqp"):  # RabbitMQ carries messages, and keeps neither results nor the list of revoked tasks
+    CELERY_RESULT_BACKEND = CELERY_UMBEL_STATE_URL = os.environ.get("RESULT_URL") or _file
 else:
-    CELERY_RESULT_BACKEND = CELERY_BROKER_URL = f"sqlite:///{BASE_DIR / 'umbel.sqlite3'}"
+    CELERY_RESULT_BACKEND = os.environ.get("RESULT_URL") or CELERY_BROKER_URL
+if os.environ.get("KEY_PREFIX"):  # to share a Redis server with others
+    CELERY_BROKER_TRANSPORT_OPTIONS = {"global_keyprefix": os.environ["KEY_PREFIX"]}
+    CELERY_RESULT_BACKEND_TRANSPORT_OPTIONS = {"global_keyprefix": os.environ["KEY_PREFIX"]}
 
 CELERY_TIMEZONE = "Asia/Shanghai"
 CELERY_ENABLE_UTC = True

@@ -5,6 +5,7 @@ from __future__ import annotations
 import difflib
 import os
 import shlex
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 import click
@@ -18,7 +19,7 @@ if TYPE_CHECKING:
 __all__ = ["CommaList", "Command", "Group", "Kind", "Subcommands", "current_app_of", "is_quiet", "program_of", "without_color"]
 
 # Commands of Celery that users will type.
-LATER = ("amqp", "beat", "events", "graph", "inspect", "list", "logtool", "migrate", "multi", "shell", "status", "upgrade")
+LATER = ("amqp", "events", "graph", "inspect", "list", "logtool", "shell", "status", "upgrade")
 
 if TYPE_CHECKING:
     Kind = click.ParamType[Any]
@@ -36,12 +37,17 @@ class Command(click.Command):
 
     def __init__(self, name: str | None, family: str = "", **more: Any) -> None:
         super().__init__(name, **more)
-        for parameter in self.params:
-            if isinstance(parameter, click.Option) and parameter.envvar is None and parameter.name and name:
-                words = f"{family and family + '_'}{name}_{parameter.name}".upper().replace("-", "_")
-                parameter.envvar = [f"UMBEL_{words}", f"CELERY_{words}"]
+        name_parameters(self.params, name and f"{family and family + '_'}{name}")
         taken = {spelling for parameter in self.params for spelling in parameter.opts}
         self.params += [option for option in global_options(repeated=True) if taken.isdisjoint(option.opts)]
+
+
+def name_parameters(parameters: Sequence[click.Parameter], command: str | None) -> None:
+    """Give each option its variables of the environment."""
+    for parameter in parameters:
+        if isinstance(parameter, click.Option) and parameter.envvar is None and parameter.name and command:
+            words = f"{command}_{parameter.name}".upper().replace("-", "_")
+            parameter.envvar = [f"UMBEL_{words}", f"CELERY_{words}"]
 
 
 class Group(click.Group):
@@ -68,8 +74,11 @@ class Group(click.Group):
 class Subcommands(click.Group):
     """A family of commands, such as `umbel dead list`; global options are understood behind its name too."""
 
-    def __init__(self, name: str, **more: Any) -> None:
-        super().__init__(name, params=[*global_options(repeated=True)], **more)
+    def __init__(self, name: str, options: Sequence[click.Parameter] = (), **more: Any) -> None:
+        name_parameters(options, name)
+        taken = {spelling for option in options for spelling in option.opts}
+        shared = [option for option in global_options(repeated=True) if taken.isdisjoint(option.opts)]
+        super().__init__(name, params=[*options, *shared], **more)
 
     def resolve_command(self, ctx: click.Context, args: list[str]) -> tuple[str | None, click.Command | None, list[str]]:
         """Find the command, or say which there are."""

@@ -73,10 +73,12 @@ class Choice:
     def total(self) -> str:
         """Say how many there are in all."""
         counts = self.letters.count(self.queues)
-        several = (
-            f" ({', '.join(f'{queue} {count:,}' for queue, count in counts.items())})" if len(counts) > 1 else f" on {next(iter(counts))}"
-        )
-        return f"{sum(counts.values()):,} {self.noun}s in all{several}"
+        known = [count for count in counts.values() if count is not None]
+        said = f"{sum(known):,} {self.noun}s in all" if len(known) == len(counts) else f"{self.noun}s that the broker cannot count"
+        if len(counts) == 1:
+            return f"{said} on {next(iter(counts))}"
+        each = ", ".join(f"{queue} {'?' if count is None else f'{count:,}'}" for queue, count in counts.items())
+        return f"{said} ({each})"
 
     def nothing(self) -> str:
         """Say where it was looked in vain."""

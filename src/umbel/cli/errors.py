@@ -8,11 +8,13 @@ from typing import NamedTuple
 
 from umbel.cli.find import AppNotFound
 from umbel.exceptions import BackendError, KombuError, OperationalError, UmbelError
+from umbel.supervisor.pidfile import PidFileTakenError
 
 __all__ = ["Explained", "explain"]
 
 EX_USAGE = 2  # as click
 EX_UNAVAILABLE = getattr(os, "EX_UNAVAILABLE", 69)
+EX_CANTCREAT = getattr(os, "EX_CANTCREAT", 73)
 
 
 class Explained(NamedTuple):
@@ -28,6 +30,8 @@ def explain(exc: BaseException) -> Explained | None:
         return next((told for told in map(explain, exc.exceptions) if told), None)
     if isinstance(exc, AppNotFound):
         return Explained(str(exc), EX_USAGE)
+    if isinstance(exc, PidFileTakenError):
+        return Explained(str(exc), EX_CANTCREAT)
     if isinstance(exc, OperationalError):
         return Explained(said(exc), EX_UNAVAILABLE)
     if isinstance(exc, UmbelError | KombuError | BackendError) or is_of_django(exc):

@@ -11,12 +11,16 @@ from typing import Any, TextIO
 import click
 
 from umbel.cli.base import Group
+from umbel.cli.beat import beat
 from umbel.cli.call import call
 from umbel.cli.control import control
 from umbel.cli.dead import dead, parked
 from umbel.cli.errors import explain
 from umbel.cli.frames import from_first_foreign_frame
-from umbel.cli.options import global_options
+from umbel.cli.graph import graph
+from umbel.cli.migrate import migrate
+from umbel.cli.multi import multi
+from umbel.cli.options import FOLDER, WORDS, global_options
 from umbel.cli.purge import purge
 from umbel.cli.queues import queues
 from umbel.cli.report import report
@@ -45,6 +49,13 @@ def help_without_command(ctx: click.Context) -> None:
 
 class Program(Group):
     """The whole command line. Called, it runs one and ends the process, as every click command does."""
+
+    def make_context(self, info_name: str | None, args: list[str], parent: click.Context | None = None, **extra: Any) -> click.Context:
+        """Begin, and keep what was typed and where, for those who start the program again."""
+        words, folder = list(args), os.getcwd()  # noqa: PTH109 - a text
+        ctx = super().make_context(info_name, args, parent, **extra)
+        ctx.meta[WORDS], ctx.meta[FOLDER] = words, folder
+        return ctx
 
     def main(
         self,
@@ -110,5 +121,5 @@ main = Program(
         click.Option(["--version"], is_flag=True, is_eager=True, expose_value=False, callback=print_version, help="Print the version."),
     ],
 )
-for command in (worker, call, result, control, queues, stats, dead, parked, purge, report):
+for command in (worker, beat, multi, call, result, graph, control, queues, stats, dead, parked, purge, migrate, report):
     main.add_command(command)

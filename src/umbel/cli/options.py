@@ -8,9 +8,10 @@ from typing import Any
 
 import click
 
-__all__ = ["APP", "NO_COLOR", "QUIET", "global_options"]
+__all__ = ["APP", "FOLDER", "NO_COLOR", "QUIET", "WORDS", "global_options"]
 
-APP, NO_COLOR, QUIET = "umbel.app", "umbel.no_color", "umbel.quiet"  # keys of click's Context.meta
+# Keys of click's Context.meta. WORDS is the whole command line, FOLDER where it was given.
+APP, FOLDER, NO_COLOR, QUIET, WORDS = "umbel.app", "umbel.folder", "umbel.no_color", "umbel.quiet", "umbel.words"
 
 Callback = Callable[[click.Context, click.Parameter, Any], None]
 
@@ -41,12 +42,23 @@ def change_directory(_: click.Context, __: click.Parameter, value: str | None) -
         os.chdir(value)
 
 
+def as_celery(_: click.Context, __: click.Parameter, value: bool) -> None:
+    """Let the project import umbel under Celery's name, also in the programs that this one starts."""
+    if value:
+        from umbel import install_as_celery
+
+        install_as_celery()
+        os.environ["UMBEL_AS_CELERY"] = "1"
+
+
 # The words, the variables of the environment, what becomes of the value, the help, what else click is to know.
 Row = tuple[Sequence[str], Sequence[str], Callback, str, dict[str, Any]]
 
 ROWS: Sequence[Row] = (
     (("-A", "--app"), ("UMBEL_APP", "CELERY_APP", "APP"), note(APP),
      "The app: 'mysite', 'mysite.celery', 'mysite.celery:app'.", {"metavar": "APP"}),
+    (("--as-celery",), ("UMBEL_AS_CELERY",), as_celery,
+     "Let 'import celery' give umbel, for a project that was written for Celery.", {"is_flag": True, "is_eager": True}),
     (("-b", "--broker"), ("UMBEL_BROKER", "BROKER_URL", "CELERY_BROKER"), export("CELERY_BROKER_URL"),
      "The broker, instead of the app's broker_url.", {"metavar": "URL"}),
     (("--result-backend",), ("RESULT_BACKEND", "CELERY_RESULT_BACKEND"), export("CELERY_RESULT_BACKEND"),

@@ -19,7 +19,10 @@ if TYPE_CHECKING:
 
 __all__ = ["report"]
 
-PACKAGES = ("umbel", "click", "msgspec", "redis", "hiredis", "django", "djangorestframework", "celery", "kombu")
+PACKAGES = (
+    "umbel", "click", "msgspec", "redis", "hiredis", "psycopg", "sqlalchemy", "psycopg2", "pymysql", "mysqlclient", "django",
+    "djangorestframework", "celery", "kombu",
+)  # fmt: skip
 
 PARAMETERS: list[click.Parameter] = [click.Option(["--json", "as_json"], is_flag=True, help="Print it as JSON.")]
 
@@ -41,7 +44,7 @@ def gather(app: Umbel) -> dict[str, dict[str, Any]]:
             "implementation": platform.python_implementation(), "executable": sys.executable,
         },
         "app": {
-            "name": app.main or "__main__", "transport": address(app.broker_address), "results": app.backend_address(),
+            "name": app.main or "__main__", "transport": address(app.broker_address), "results": address(app.backend_address),
             "tasks": sorted(app.tasks),
         },
         "settings": dict(app.conf.table(with_defaults=False, censored=True)),

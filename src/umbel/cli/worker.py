@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 import click
 
 from umbel.cli.base import CommaList, Command, Kind, current_app_of, is_quiet, program_of, without_color
+from umbel.cli.launch import Launch, launched, supervise, told_when_ready
 from umbel.exceptions import QueueNotFound
+from umbel.ids import nodename
+from umbel.supervisor.link import Link, Role
 
 __all__ = ["worker"]
 
@@ -18,14 +22,14 @@ LEVELS = ("DEBUG", "INFO", "WARNING", "ERROR", "CRITICAL", "FATAL")
 # Options of Celery's that have no meaning here: there is no mingle, gossip or heartbeat to leave out, a slot that is free
 # is always found first, children always come from the zygote, and the broker remembers what was revoked.
 IGNORED_FLAGS = ("--without-gossip", "--without-mingle", "--without-heartbeat")
-IGNORED_VALUES = (("-O", "--optimization"), ("--heartbeat-interval",), ("--pool-start-method",), ("-S", "--statedb"))
+IGNORED_VALUES = (
+    ("-O", "--optimization"),
+    ("--heartbeat-interval",),
+    ("--pool-start-method",),
+    ("-S", "--statedb"),
+)
 
-LATER_FLAGS = (("-B", "--beat"), ("-D", "--detach"))
-LATER_VALUES = (
-    ("--autoscale",), ("--executable",), ("--gid",), ("--pidfile",),
-    ("-s", "--schedule-filename", "--schedule"), ("--scheduler",),
-    ("--uid",), ("--umask",),
-)  # fmt: skip
+LATER_VALUES = (("--autoscale",), ("--executable",))
 
 
 class PoolName(Kind):
@@ -74,7 +78,7 @@ def refuse_later(ctx: click.Context, param: click.Parameter, value: Any) -> None
 
 def options() -> list[click.Parameter]:
     """Make all options of the command."""
-    return [*own_options(), *celery_options()]
+    return [*own_options(), *beat_options(), *process_options(), *celery_options()]
 
 
 def own_options() -> list[click.Parameter]:
@@ -88,10 +92,14 @@ def own_options() -> list[click.Parameter]:
         click.Option(["-Q", "--queues"], type=words, help="Queues to consume, instead of all of task_queues."),
         click.Option(["-X", "--exclude-queues"], type=words, help="Queues not to consume."),
         click.Option(
-            ["-n", "--hostname"], metavar="NODE", help="Name of the node: name@%h; %h, %n, %d are the host, its first part, its domain."
+            ["-n", "--hostname"],
+            metavar="NODE",
+            help="Name of the node: name@%h; %h, %n, %d are the host, its first part, its domain, %i the number of the worker.",
         ),
         click.Option(
-            ["-f", "--logfile"], type=click.Path(dir_okay=False), help="File for the log, instead of standard error; %n, %h, %d: the node."
+            ["-f", "--logfile"],
+            type=click.Path(dir_okay=False),
+            help="File for the log, instead of standard error; %n, %h, %d: the node; %i, %I: the worker's number, with - before it.",
         ),
         click.Option(["-I", "--include"], type=words, help="More modules to import."),
         click.Option(["-E", "--task-events", "--events"], is_flag=True, help="Accepted; events come with a later version."),
@@ -111,11 +119,55 @@ def own_options() -> list[click.Parameter]:
     ]
 
 
+def beat_options() -> list[click.Parameter]:
+    """Make those of a scheduler beside the worker."""
+    return [
+        click.Option(["-B", "--beat"], is_flag=True, help="Send periodic tasks, too; many workers may, of which one does."),
+        click.Option(
+            ["--scheduler"], metavar="CLASS", help="With -B: run this subclass of umbel.beat.Scheduler instead of umbel's scheduler."
+        ),
+        click.Option(
+            ["-s", "--schedule-filename", "--schedule"], type=click.Path(dir_okay=False), help="With -B: file of PersistentScheduler."
+        ),
+    ]
+
+
+class Octal(Kind):
+    """A mask of permissions, as a shell writes it."""
+
+    name = "OCTAL"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> int:
+        """Read the digits."""
+        if isinstance(value, int):
+            return value
+        try:
+            return int(str(value), 8)
+        except ValueError:
+            self.fail(f"{value!r} is no octal number, such as 022.", param, ctx)
+
+
+def process_options() -> list[click.Parameter]:
+    """Make the options that say how the process runs."""
+    return [
+        click.Option(
+            ["--workers"],
+            type=click.IntRange(min=1),
+            metavar="N",
+            help="Run N workers like this, keep them alive, and replace them one by one on SIGHUP.",
+        ),
+        click.Option(["-D", "--detach"], is_flag=True, help="Go on in the background; the command ends when the worker is ready."),
+        click.Option(["--pidfile"], type=click.Path(dir_okay=False), help="File for the process id; %n, %h, %d: the node."),
+        click.Option(["--uid"], metavar="USER", help="The user to become, if root starts it."),
+        click.Option(["--gid"], metavar="GROUP", help="The group to become, if root starts it."),
+        click.Option(["--umask"], type=Octal(), help="Permissions that new files do not get, such as 022."),
+    ]
+
+
 def celery_options() -> list[click.Parameter]:
     """Make the options that are accepted without effect, and those that come later."""
     made: list[click.Parameter] = [click.Option([name], is_flag=True, hidden=True, expose_value=False) for name in IGNORED_FLAGS]
     made += [click.Option([*names], hidden=True, expose_value=False) for names in IGNORED_VALUES]
-    made += [click.Option([*names], is_flag=True, hidden=True, expose_value=False, callback=refuse_later) for names in LATER_FLAGS]
     made += [click.Option([*names], hidden=True, expose_value=False, callback=refuse_later) for names in LATER_VALUES]
     return made
 
@@ -126,11 +178,26 @@ def run_worker(ctx: click.Context, /, **given: Any) -> int:
 
     Settings may follow the options: umbel -A mysite worker -- worker_prefetch_multiplier=1
     """
+    role, launch, workers = Role.take(), Launch.take(given), given.pop("workers")
+    if role is not None:
+        return run_one(ctx, given | {"hostname": role.node, "index": role.index}, Link(role.descriptor), quiet=role.quiet)
+    if workers:
+        return supervise(ctx, given, workers, launch)
+    with launched(launch, node=nodename(given["hostname"]), logfile=given["logfile"]) as report:
+        code = run_one(ctx, given, None, ready=report.ready, quiet=is_quiet(ctx))
+        report.ended(code)
+    return code
+
+
+def run_one(ctx: click.Context, given: dict[str, Any], link: Link | None, *, quiet: bool, ready: Callable[[], None] = lambda: None) -> int:
+    """Run one worker in this process."""
     app = current_app_of(ctx)
     apply_overrides(ctx, app)
-    started = app.Worker(**worker_arguments(given), quiet=is_quiet(ctx), no_color=without_color(ctx), program=program_of(ctx))
+    started = app.Worker(**worker_arguments(given), quiet=quiet, no_color=without_color(ctx), program=program_of(ctx))
+    started.shutdown.link = link
     try:
-        return int(started.run() or 0)
+        with told_when_ready(link, ready):
+            return int(started.run() or 0)
     except QueueNotFound as exc:
         raise click.UsageError(str(exc), ctx) from None
     except ModuleNotFoundError as exc:

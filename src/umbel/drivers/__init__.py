@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from importlib import import_module
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, Literal, NamedTuple
 from urllib.parse import parse_qs, urlencode, urlsplit
 
 from umbel.backend import ResultBackend
@@ -13,8 +13,10 @@ from umbel.broker import Broker
 from umbel.clock import Clock
 from umbel.config_values import masked
 from umbel.exceptions import ImproperlyConfigured, NotSupported
+from umbel.leases import LeaseStore
+from umbel.schedule_store import ScheduleStore
 
-__all__ = ["open_backend", "open_broker"]
+__all__ = ["keeps_schedules", "open_backend", "open_broker", "open_leases", "open_schedule_store"]
 
 
 class Driver(NamedTuple):
@@ -24,28 +26,37 @@ class Driver(NamedTuple):
     broker: str
     backend: str
     package: str = ""
+    extra: str = ""  # of umbel, that installs it; the package's name if empty
+    leases: str = ""
+    schedules: str = ""
+    stateless: bool = False  # does the broker need another store for what is not a message?
 
 
-MEMORY = Driver("umbel.drivers.memory", "MemoryBroker", "MemoryBackend")
-SQLITE = Driver("umbel.drivers.sqlite", "SQLiteBroker", "SQLiteBackend")
-REDIS = Driver("umbel.drivers.redis", "RedisBroker", "RedisBackend", "redis")
-
-BROKERS = {"memory": MEMORY, "redis": REDIS, "redis+socket": REDIS, "rediss": REDIS, "sqlite": SQLITE, "unix": REDIS}
-BACKENDS = {"cache+memory": MEMORY, **BROKERS}
-
-# Schemes of Celery that users will try. Naming them is kinder than "unknown".
-PLANNED = {
-    "amqp": "RabbitMQ",
-    "amqps": "RabbitMQ",
-    "pyamqp": "RabbitMQ",
-    "postgresql": "PostgreSQL",
-    "redis+cluster": "Redis Cluster",
-    "rpc": "RabbitMQ (results)",
-    "sentinel": "Redis Sentinel",
+AMQP = Driver("umbel.drivers.amqp", "AmqpBroker", "AmqpBackend", "pika", "amqp", stateless=True)
+MEMORY = Driver("umbel.drivers.memory", "MemoryBroker", "MemoryBackend", leases="MemoryLeases", schedules="MemorySchedules")
+SQLITE = Driver("umbel.drivers.sqlite", "SQLiteBroker", "SQLiteBackend", leases="SQLiteLeases", schedules="SQLiteSchedules")
+POSTGRES = Driver(
+    "umbel.drivers.postgres", "PostgresBroker", "PostgresBackend", "psycopg", "postgres", leases="PostgresLeases",
+    schedules="PostgresSchedules",
+)  # fmt: skip
+REDIS = Driver("umbel.drivers.redis", "RedisBroker", "RedisBackend", "redis", leases="RedisLeases", schedules="RedisSchedules")
+SQL = Driver("umbel.drivers.sql", "", "SQLBackend", "sqlalchemy", "sql")
+CLUSTER = Driver(
+    "umbel.drivers.redis", "RedisClusterBroker", "RedisClusterBackend", "redis", leases="RedisLeases", schedules="RedisSchedules"
+)
+REDIS_FAMILY = {
+    **dict.fromkeys(("redis", "rediss", "redis+socket", "unix", "sentinel", "rediss+sentinel"), REDIS),
+    **dict.fromkeys(("redis+cluster", "rediss+cluster"), CLUSTER),
 }
 
+BROKERS = {
+    **dict.fromkeys(("amqp", "amqps", "pyamqp"), AMQP), "memory": MEMORY, "postgres": POSTGRES, "postgresql": POSTGRES, "sqlite": SQLITE,
+    **REDIS_FAMILY,
+}  # fmt: skip
+BACKENDS = {"cache+memory": MEMORY, "rpc": AMQP, **{scheme: driver for scheme, driver in BROKERS.items() if driver.backend}}
+
 BACKENDS_OF_CELERY = frozenset(
-    {"arangodb", "azureblockblob", "cache", "cassandra", "consul", "cosmosdbsql", "couchbase", "couchdb", "database", "db", "django-cache",
+    {"arangodb", "azureblockblob", "cache", "cassandra", "consul", "cosmosdbsql", "couchbase", "couchdb", "django-cache",
      "django-db", "dynamodb", "elasticsearch", "file", "filesystem", "gcs", "memcache", "mongodb", "s3"}
 )  # fmt: skip
 
@@ -57,6 +68,7 @@ def open_broker(
     timeout: float = 2.0,
     base_dir: str | Path | None = None,
     clock: Clock | None = None,
+    state_url: str | None = None,
 ) -> Broker:
     """Make the broker of *url*. It connects at its first use.
 
@@ -66,6 +78,7 @@ def open_broker(
         timeout: seconds after which a broker that does not answer is given up.
         base_dir: the folder that a relative SQLite path starts at; the working directory if None.
         clock: the clock of leases and due times, for tests.
+        state_url: the setting `umbel_state_url`, for a broker that keeps nothing but messages.
 
     Raises:
         ImproperlyConfigured: the URL cannot be used, or the driver's package is not installed.
@@ -74,6 +87,8 @@ def open_broker(
     scheme = scheme_of(url, "broker")
     driver = find(scheme, url, BROKERS, "broker")
     passed: dict[str, Any] = {} if clock is None else {"clock": clock}
+    if driver.stateless and state_url:
+        passed["state"] = open_broker(state_url, timeout=timeout, base_dir=base_dir, clock=clock)
     make = load(driver, scheme, driver.broker)
     broker: Broker = make(plain_url(url, scheme, base_dir), options=options or {}, timeout=timeout, **passed)
     return broker
@@ -97,9 +112,12 @@ def open_backend(
 
         return DisabledBackend()
     scheme = url.partition(":")[0].lower()
+    if scheme.startswith("db+"):
+        made: ResultBackend = load(SQL, scheme, SQL.backend)(sql_url(url, base_dir), options=options or {}, timeout=timeout)
+        return made
     if scheme not in BACKENDS and scheme.partition("+")[0] in BACKENDS_OF_CELERY:
         raise NotSupported(
-            f"The result backend {scheme!r} is not built yet. Known: {', '.join(sorted(BACKENDS))}. In a file: "
+            f"The result backend {scheme!r} is not built yet. Known: {', '.join(sorted([*BACKENDS, 'db+…']))}. In a file: "
             "sqlite:////absolute/path/umbel.sqlite3."
         )
     scheme = scheme_of(url, "result backend")
@@ -107,6 +125,69 @@ def open_backend(
     make = load(driver, scheme, driver.backend)
     backend: ResultBackend = make(plain_url(url, scheme, base_dir), options=options or {}, timeout=timeout)
     return backend
+
+
+def open_leases(
+    url: str,
+    *,
+    options: Mapping[str, Any] | None = None,
+    timeout: float = 2.0,
+    base_dir: str | Path | None = None,
+    clock: Clock | None = None,
+) -> LeaseStore:
+    """Make the store of leases of *url*. It connects at its first use.
+
+    Raises:
+        ImproperlyConfigured: the URL cannot be used, or the driver's package is not installed.
+        NotSupported: what it leads to keeps no leases.
+    """
+    store: LeaseStore = open_store(url, "leases", base_dir, clock, options=options or {}, timeout=timeout)
+    return store
+
+
+def open_schedule_store(
+    url: str,
+    *,
+    name: str = "beat",
+    options: Mapping[str, Any] | None = None,
+    timeout: float = 2.0,
+    base_dir: str | Path | None = None,
+    clock: Clock | None = None,
+) -> ScheduleStore:
+    """Make the store of the schedule *name* at *url*. It connects at its first use.
+
+    Raises:
+        ImproperlyConfigured: the URL cannot be used, or the driver's package is not installed.
+        NotSupported: what it leads to keeps no schedules.
+    """
+    store: ScheduleStore = open_store(url, "schedules", base_dir, clock, name=name, options=options or {}, timeout=timeout)
+    return store
+
+
+def open_store(url: str, what: Literal["leases", "schedules"], base_dir: str | Path | None, clock: Clock | None, **how: Any) -> Any:
+    """Make the store of *what* that *url* leads to."""
+    driver, scheme = keeper(url, what)
+    passed = how if clock is None else {**how, "clock": clock}
+    return load(driver, scheme, getattr(driver, what))(plain_url(url, scheme, base_dir), **passed)
+
+
+def keeps_schedules(url: str) -> bool:
+    """Answer whether *url* leads to what keeps leases and schedules."""
+    driver = BROKERS.get(url.partition("://")[0].lower())
+    return driver is not None and bool(driver.leases and driver.schedules)
+
+
+def keeper(url: str, what: Literal["leases", "schedules"]) -> tuple[Driver, str]:
+    """Return the driver of *url*, which keeps *what*, and the scheme."""
+    scheme = scheme_of(url, f"store of {what}")
+    kept = {each: driver for each, driver in BROKERS.items() if getattr(driver, what)}
+    if scheme in kept or (scheme not in BACKENDS and not scheme.startswith("db+")):
+        return find(scheme, url, kept, f"store of {what}"), scheme
+    is_broker = scheme in BROKERS
+    raise NotSupported(
+        f"{masked(url)!r} leads to {'a broker' if is_broker else 'a result backend'} that keeps no {what}. "
+        f"Set {'umbel_state_url' if is_broker else 'broker_url or umbel_state_url'} to a URL of one of: {', '.join(sorted(kept))}."
+    )
 
 
 def scheme_of(url: str, kind: str) -> str:
@@ -125,8 +206,6 @@ def find(scheme: str, url: str, drivers: Mapping[str, Driver], kind: str) -> Dri
     if driver is not None:
         return driver
     known = ", ".join(sorted(drivers))
-    if scheme in PLANNED:
-        raise NotSupported(f"The driver for {PLANNED[scheme]} ({scheme}://) is not built yet. Known: {known}.")
     raise ImproperlyConfigured(f"No {kind} driver for {scheme!r} in {masked(url)!r}. Known: {known}.")
 
 
@@ -139,7 +218,7 @@ def load(driver: Driver, scheme: str, name: str) -> Any:
             raise
         raise ImproperlyConfigured(
             f"The {driver.package} driver ({scheme}://) needs a package that is not installed ({driver.package}). "
-            f"Run: pip install 'umbel[{driver.package}]'."
+            f"Run: pip install 'umbel[{driver.extra or driver.package}]'."
         ) from exc
     return getattr(module, name)
 
@@ -153,6 +232,15 @@ def plain_url(url: str, scheme: str, base_dir: str | Path | None) -> str:
         query = {{"virtual_host": "db"}.get(name, name): values[-1] for name, values in parse_qs(parts.query).items()}
         return parts._replace(scheme="unix", query=urlencode(query)).geturl()
     return url
+
+
+def sql_url(url: str, base_dir: str | Path | None) -> str:
+    """Return the URL behind `db+`, as SQLAlchemy has it; a path of SQLite is made absolute."""
+    rest = url[len("db+") :]
+    driver, _, path = rest.partition("://")
+    if driver.partition("+")[0] != "sqlite":
+        return rest
+    return f"{driver}{sqlite_url(f'sqlite://{path}', base_dir).removeprefix('sqlite')}"
 
 
 def sqlite_url(url: str, base_dir: str | Path | None) -> str:

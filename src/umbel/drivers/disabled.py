@@ -7,12 +7,16 @@ from collections.abc import Sequence
 from typing import NoReturn
 
 from umbel.backend import Record, ResultBackend
+from umbel.drivers.without_flows import WithoutFlows
+from umbel.watch import Watch
 
 __all__ = ["DisabledBackend"]
 
 
-class DisabledBackend(ResultBackend):
-    """Takes every write without keeping it; refuses every read."""
+class DisabledBackend(WithoutFlows, ResultBackend):
+    """Takes every write without keeping it; refuses every read, and all workflows."""
+
+    lacks = "No result backend is configured."
 
     def open(self) -> None:
         pass
@@ -24,10 +28,10 @@ class DisabledBackend(ResultBackend):
         return [True] * len(records)
 
     def get(self, ids: Sequence[str]) -> list[bytes | None]:
-        self._refuse()
+        self._refuse_reading()
 
-    def wait(self, id: str, seen: bytes | None, timeout: float) -> bytes | None:
-        self._refuse()
+    def watch(self) -> Watch:
+        self._refuse_reading()
 
     def forget(self, ids: Sequence[str]) -> None:
         pass
@@ -36,7 +40,7 @@ class DisabledBackend(ResultBackend):
         return 0
 
     @staticmethod
-    def _refuse() -> NoReturn:
+    def _refuse_reading() -> NoReturn:
         raise NotImplementedError(
             "No result backend is configured. Set result_backend, for example to redis://127.0.0.1:6379/1 or "
             "sqlite:////absolute/path/umbel.sqlite3, to read states and results."

@@ -10,6 +10,7 @@ from typing import Any, NamedTuple
 import msgspec
 
 from umbel.broker import plain
+from umbel.canvas.builtins import UNLOCK
 from umbel.context import Context
 from umbel.execution.outcome import Action, Outcome, Replacement
 from umbel.task import Task
@@ -31,15 +32,27 @@ class Call(msgspec.Struct, eq=False):
     frame: Token[Any] | None = None
     said: tuple[str, Any] | None = None  # state and value, once the handlers of its class have heard them
 
+    @property
+    def embeds(self) -> bool:
+        """Does what follows it travel in its message, as Celery's producers write it?"""
+        request = self.request
+        return bool(request.callbacks or request.errbacks or request.chain or request.chord) or self.task.name == UNLOCK
+
+    @property
+    def followed(self) -> bool:
+        """May something follow it in a workflow?"""
+        return self.request.umbel_flow is not None or self.embeds
+
     def outcome(
         self, action: Action, state: str, meta: bytes | None = None, *, replacement: Replacement | None = None, reason: str = "",
-        kind: str = "", traceback: str = "",
+        kind: str = "", traceback: str = "", value: bytes | None = None, failure: bytes = b"",
     ) -> Outcome:  # fmt: skip
         """Say what happened."""
         runtime = time.perf_counter() - self.began
         return Outcome(
-            self.tag, action, state, runtime, meta, replacement, reason and one_line(reason), kind, traceback and plain(traceback)
-        )
+            self.tag, action, state, runtime, meta, replacement, reason and one_line(reason), kind, traceback and plain(traceback),
+            value, failure, self.embeds,
+        )  # fmt: skip
 
 
 class Own(NamedTuple):

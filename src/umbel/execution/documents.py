@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from umbel.app import Umbel
@@ -10,10 +10,12 @@ from umbel.context import Context
 from umbel.exceptions import EncodeError
 from umbel.meta import build_meta, encode_meta
 from umbel.wire.saferepr import one_line, saferepr
-from umbel.wire.size import limit_of
+from umbel.wire.serializers import content_types, decode, encode
+from umbel.wire.size import check_written, limit_of
 
 __all__ = ["Documents"]
 
+BINARY = frozenset({"application/x-python-serialize", "application/x-msgpack"})
 KEPT = 20_000  # characters at the end of a traceback that is too long
 
 
@@ -23,6 +25,7 @@ class Documents:
     def __init__(self, app: Umbel, conf: Mapping[str, Any]) -> None:
         self._app = app
         self._extended, self._limit = bool(conf["result_extended"]), limit_of(conf["result_max_size"])
+        (self._kind,) = content_types([conf["result_serializer"]])
         self._form = {"serializer": conf["result_serializer"], "compression": conf["result_compression"]}
 
     def write(self, request: Context, state: str, result: Any, traceback: str | None = None) -> bytes:
@@ -46,6 +49,27 @@ class Documents:
             told = EncodeError(f"{one_line(saferepr(result))} cannot be stored. {one_line(exc)}")
             bare = Context(id=request.id, fence=request.fence)
             return self._write(bare, state, told if isinstance(result, BaseException) else one_line(told), short, extended=False)
+
+    def value(self, request: Context, value: Any) -> bytes:
+        """Write what a task returned for those that follow it.
+
+        Raises:
+            EncodeError: it cannot be written, or is too large.
+        """
+        data = encode(self._form["serializer"], value)[2]
+        if len(data) > self._limit:
+            check_written(f"What {request.task} returned", len(data), self._limit, "result_max_size")
+        return data
+
+    def read_value(self, data: bytes) -> Any:
+        """Read what `value` wrote."""
+        return decode(data, self._kind, "binary" if self._kind in BINARY else "utf-8", frozenset({self._kind}))
+
+    def join(self, values: Sequence[bytes]) -> bytes:
+        """Write many values as one: the list of them."""
+        if self._kind == "application/json":
+            return b"[" + b",".join(values) + b"]"
+        return encode(self._form["serializer"], [self.read_value(each) for each in values])[2]
 
     def _write(self, request: Context, state: str, result: Any, traceback: str | None, *, extended: bool) -> bytes:
         meta = build_meta(

@@ -13,7 +13,7 @@ from functools import partial
 from typing import ParamSpec, TypeVar
 
 from umbel.broker import OwnerLost
-from umbel.exceptions import OperationalError
+from umbel.exceptions import BrokerUnavailable, OperationalError
 
 __all__ = ["RETRY_AFTER", "Link", "boottime"]
 
@@ -41,7 +41,7 @@ class Link:
 
     def __init__(self, server: str, *, connected: bool = True) -> None:
         """*connected*: False, if the first connection is made, and spoken of, by somebody else."""
-        self._server = server
+        self._server = self._lost = server  # the second is named when it is back
         self._said = connected  # is the outage in the log?
         self._failing: set[str] = set()  # kinds of calls that failed in this outage
         self._answered_at = 0.0
@@ -72,9 +72,11 @@ class Link:
         elif began >= self._answered_at or not getattr(exc, "maybe_sent", False):
             self._failing.add(kind)
             self.away_since = boottime()
+            # What follows in workflows asks both servers in one call: the exception says which of them it was.
+            self._lost = "broker" if isinstance(exc, BrokerUnavailable) else self._server
             logger.warning(
                 "consumer: Connection to %s lost. Trying to re-establish the connection... (Cannot %s: %s) What runs goes on.",
-                self._server, kind, exc,
+                self._lost, kind, exc,
             )  # fmt: skip
             return
         logger.debug("Cannot %s: %s", kind, exc)
@@ -87,7 +89,7 @@ class Link:
         self._answer = asyncio.Event()
         if kind in self._failing or not self._said:
             if self._said:
-                logger.info("Connected to the %s again, after %.1f s.", self._server, self._answered_at - self.away_since)
+                logger.info("Connected to the %s again, after %.1f s.", self._lost, self._answered_at - self.away_since)
             self.away_since, self._said = None, True
             self._failing.clear()
 

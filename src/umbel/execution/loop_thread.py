@@ -14,6 +14,7 @@ from typing import Any
 
 __all__ = ["LoopThread", "ended"]
 
+LAST = 0.2  # seconds
 logger = logging.getLogger("celery.worker")
 
 
@@ -31,6 +32,7 @@ class LoopThread:
     def __init__(self) -> None:
         self._lock = threading.Lock()
         self._loop: asyncio.AbstractEventLoop | None = None
+        self._thread: threading.Thread | None = None
 
     def wait_for(
         self, coroutine: Coroutine[Any, Any, Any], waiting: Callable[[Callable[[], object]], AbstractContextManager[None]] | None = None
@@ -42,7 +44,8 @@ class LoopThread:
         with self._lock:
             if self._loop is None:
                 self._loop = asyncio.new_event_loop()
-                threading.Thread(target=run, args=(self._loop,), name="tasks-loop", daemon=True).start()
+                self._thread = threading.Thread(target=run, args=(self._loop,), name="tasks-loop", daemon=True)
+                self._thread.start()
         loop, told, tasks = self._loop, Future[tuple[Any, BaseException | None]](), list[asyncio.Task[Any]]()
 
         def start() -> None:
@@ -61,10 +64,11 @@ class LoopThread:
         return value
 
     def close(self) -> None:
-        """Stop the loop."""
-        if self._loop is not None:
+        """Stop the loop, and wait a moment for its thread: something may hold it up."""
+        if self._loop is not None and self._thread is not None:
             with contextlib.suppress(RuntimeError):
                 self._loop.call_soon_threadsafe(self._loop.stop)
+            self._thread.join(LAST)
 
 
 def run(loop: asyncio.AbstractEventLoop) -> None:
@@ -75,4 +79,6 @@ def run(loop: asyncio.AbstractEventLoop) -> None:
         except BaseException:
             logger.exception("Something that a task has left on the loop raised this. The loop goes on.")
         else:
+            if not asyncio.all_tasks(loop):  # else it would complain of each
+                loop.close()
             return

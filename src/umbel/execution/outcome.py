@@ -50,6 +50,9 @@ class Outcome(msgspec.Struct, frozen=True, array_like=True):
     reason: str = ""
     kind: str = ""  # of a dead letter: see `umbel.broker.Evidence`
     traceback: str = ""  # the same
+    value: bytes | None = None  # what it returned, if something in a workflow follows it
+    failure: bytes = b""  # the result document of a failure that is not stored, if something follows it
+    embeds: bool = False  # does what follows it travel in its message, as Celery's producers write it?
 
 
 encode_jobs = msgspec.msgpack.Encoder().encode

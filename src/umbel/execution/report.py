@@ -15,10 +15,11 @@ from msgspec import structs
 from umbel import signals, states
 from umbel.app import Umbel
 from umbel.backend import Record
-from umbel.broker import Evidence, Verb
+from umbel.broker import Delivery, Evidence, Verb
 from umbel.context import Context
-from umbel.exceptions import NotRegistered, TaskRevokedError, TimeLimitExceeded, WorkerLostError
+from umbel.exceptions import DecodeError, InvalidTaskError, NotRegistered, TaskRevokedError, TimeLimitExceeded, WorkerLostError
 from umbel.execution.documents import Documents
+from umbel.execution.embedded import embedded_in
 from umbel.execution.failure import ErrorInfo
 from umbel.execution.limits import acks_on
 from umbel.execution.outcome import Action, Outcome
@@ -50,14 +51,15 @@ class Reporter:
         failures = conf["result_failure_expires"]
         self._failure_expires = self._expires if failures is None else seconds(failures)
         self._accept = app.accepted_content()
+        self._replies = app.replies is not None  # do results go to their callers, and are kept nowhere?
 
     def record(self, request: Request, state: str, meta: bytes) -> Record:
         """Return what to store of an outcome."""
-        return self._record(request.glance.id, state, meta, request.delivery.fence)
-
-    def _record(self, id: str, state: str, meta: bytes, fence: int) -> Record:
         expires = self._failure_expires if state == states.FAILURE else self._expires
-        return Record(id=id, state=state, meta=meta, fence=fence, expires=expires)
+        reply_to = replies_to(request.delivery.raw) if self._replies else ""
+        return Record(
+            id=request.glance.id, state=state, meta=meta, fence=request.delivery.fence, expires=expires, reply_to=reply_to
+        )  # fmt: skip
 
     def started(self, request: Request, pid: int) -> Record | None:
         """Return STARTED, if the task is to be tracked."""
@@ -75,6 +77,24 @@ class Reporter:
                 terminated=why == "terminated", signum=signum, expired=why == "expired",
             )  # fmt: skip
         return None if self._ignored(request) else self._of_state(request, states.REVOKED, TaskRevokedError(why))
+
+    def untold(self, request: Request, record: Record | None, state: str, exc: Exception) -> bytes:
+        """Return the document of a failure that no *record* tells, for those who wait for this one in a workflow."""
+        return b"" if record is not None else self._of_state(request, state, exc).meta
+
+    def embeds(self, request: Request) -> bool:
+        """Answer whether what follows *request* travels in its message. That reads all of it, so it is asked of what has failed."""
+        return bool(embedded_in(request.delivery.raw, self._accept, self._limit)[0])
+
+    def broken(self, request: Request, reason: str) -> Record:
+        """Return FAILURE of a task in a workflow that never came to its end: it cannot be read, or something is wrong with the worker."""
+        return self._of_state(request, states.FAILURE, InvalidTaskError(reason))
+
+    def unreadable(self, delivery: Delivery, task_id: str, reason: str) -> Record:
+        """Return FAILURE of a task in a workflow of whose message nothing but its place can be read."""
+        context = Context(id=task_id, fence=delivery.fence)
+        meta = self._documents.write_surely(context, states.FAILURE, InvalidTaskError(reason))
+        return Record(id=task_id, state=states.FAILURE, meta=meta, fence=delivery.fence, expires=self._failure_expires)
 
     def evidence(self, kind: str, *, attempts: int = 0, traceback: str = "") -> Evidence:
         """Say why a message is put away, and by whom."""
@@ -122,9 +142,13 @@ class Reporter:
         meta, ran = None, (limits and limits.hard) or 0.0
         if not self._ignored(request) or task.store_errors_even_if_ignored:
             meta = self._of_state(request, states.FAILURE, exc, traceback=traceback or None).meta
+        embeds = self.embeds(request)
+        followed = embeds or request.in_flow is not None
+        failure = self.untold(request, None, states.FAILURE, exc) if meta is None and followed else b""
         if not task.acks_late or acks_on(task, task.acks_on_timeout):
-            return Outcome(tag, Action.ACK, states.FAILURE, ran, meta)
-        return Outcome(tag, Action.BURY, states.FAILURE, ran, meta, reason=f"failed: {exc!r}", kind="failed", traceback=traceback)
+            return Outcome(tag, Action.ACK, states.FAILURE, ran, meta, failure=failure, embeds=embeds)
+        reason = f"failed: {exc!r}"
+        return Outcome(tag, Action.BURY, states.FAILURE, ran, meta, None, reason, "failed", traceback, failure=failure, embeds=embeds)
 
     def buried(self, request: Request, outcome: Outcome) -> Evidence:
         """Tell of a message that is kept as *outcome* says, and return the evidence."""
@@ -177,7 +201,16 @@ class Reporter:
 
     def _of_state(self, request: Request, state: str, result: Any, traceback: str | None = None) -> Record:
         meta = self._documents.write_surely(self._context(request), state, result, traceback)
-        return self._record(request.glance.id, state, meta, request.delivery.fence)
+        return self.record(request, state, meta)
+
+
+def replies_to(raw: bytes) -> str:
+    """Return where the sender of a message waits for its result; empty, if it does not say."""
+    try:
+        found = wire.unwrap(raw).properties.get("reply_to")
+    except DecodeError:
+        return ""
+    return found if isinstance(found, str) else ""
 
 
 def named(requests: Collection[Request]) -> str:

@@ -19,7 +19,8 @@ __all__ = ["context_of", "open_request"]
 KNOWN = frozenset((
     "lang", "task", "id", "shadow", "eta", "expires", "group", "group_index", "retries", "timelimit", "root_id", "parent_id",
     "argsrepr", "kwargsrepr", "origin", "ignore_result", "replaced_task_nesting", "stamped_headers", "stamps", "compression",
-    "redelivered", "umbel_attempts", "umbel_suspect", "umbel_waited", "umbel_turn", "umbel_sent",
+    "redelivered", "umbel_attempts", "umbel_suspect", "umbel_waited", "umbel_turn", "umbel_sent", "umbel_flow",
+    "umbel_errback",
 ))  # fmt: skip
 
 

@@ -21,9 +21,10 @@ from typing import Any
 from umbel import signals, states
 from umbel.app import Umbel
 from umbel.current import pop_frame, push_frame
-from umbel.exceptions import ContentDisallowed, Ignore, NotSupported, Reject, Retry, TimeLimitExceeded
+from umbel.exceptions import ContentDisallowed, Ignore, Reject, Retry, TimeLimitExceeded
 from umbel.execution.call import Call, own
 from umbel.execution.documents import Documents
+from umbel.execution.errbacks import arguments_of
 from umbel.execution.failure import ErrorInfo
 from umbel.execution.limits import GRACE, Guard, HardLimit, Limits, Terminated, acks_on, bounded, climb, limits_of
 from umbel.execution.loop_thread import LoopThread
@@ -156,29 +157,16 @@ class TaskRunner:
         began = time.perf_counter()
         try:
             task, request = open_request(self._app, job, node=self._node, accept=self._accept, eager=self._eager, limit=self._limit)
+            args = [*arguments_of(request), *request.args] if request.umbel_errback else request.args
         except Exception as exc:  # noqa: BLE001 - whatever a message holds, it ends no child
             reason = f"{type(exc).__name__}: {one_line(exc)}"
             logger.error("Received invalid task message: %s", reason)  # noqa: TRY400 - the traceback is ours
             kind = "refused" if isinstance(exc, ContentDisallowed) else "unreadable"
             return Outcome(job.tag, Action.BURY, "", time.perf_counter() - began, reason=reason, kind=kind)
-        call = Call(job.tag, task, request, request.args, request.kwargs, process.pid, began)
-        if request.callbacks or request.errbacks or request.chain or request.chord:
-            return self._cannot(call)
+        call = Call(job.tag, task, request, args, request.kwargs, process.pid, began)
         call.frame = push_frame(task, request)
         task_in_log.set((request.shadow or task.name, request.id or ""))
         return call
-
-    def _cannot(self, call: Call) -> Outcome:
-        """Keep what a Celery producer sent as a part of a workflow: to run it alone would drop the rest in silence."""
-        request = call.request
-        parts = [name for name in ("callbacks", "errbacks", "chain", "chord") if getattr(request, name)]
-        exc = NotSupported(
-            f"{call.task.name}[{request.id}] was sent with {', '.join(parts)}: workflows come with a later version of umbel. "
-            "Route it to a queue that Celery's workers consume.",
-        )
-        logger.error("%s", exc)
-        meta = None if request.ignore_result else self._documents.write_surely(request, states.FAILURE, exc)
-        return call.outcome(Action.BURY, states.FAILURE, meta, reason=str(exc), kind="unsupported")
 
     def _start(self, call: Call) -> Any:
         if signals.task_prerun.receivers:
@@ -207,7 +195,8 @@ class TaskRunner:
 
     def _succeeded(self, call: Call, value: Any) -> Outcome:
         meta = None if self._ignores(call) else self._documents.write(call.request, states.SUCCESS, value)
-        outcome = call.outcome(Action.ACK, states.SUCCESS, meta)
+        following = self._documents.value(call.request, value) if call.followed else None
+        outcome = call.outcome(Action.ACK, states.SUCCESS, meta, value=following)
         kind: Any = type(call.task)
         if own(kind).on_success:
             self._hook(call, call.task.on_success, value, call.request.id, call.args, call.kwargs)
@@ -265,7 +254,8 @@ class TaskRunner:
         if exc.requeue:
             return call.outcome(Action.REQUEUE, "")
         meta = None if self._ignores(call) else self._documents.write_surely(call.request, states.FAILURE, exc)
-        return call.outcome(Action.BURY, states.FAILURE, meta, reason=f"rejected: {exc.reason}", kind="rejected")
+        failure = self._for_flow(call, meta, exc)
+        return call.outcome(Action.BURY, states.FAILURE, meta, reason=f"rejected: {exc.reason}", kind="rejected", failure=failure)
 
     def _timed_out(self, call: Call, exc: HardLimit) -> Outcome:
         """Say that the hard limit has ended the task, or that it was terminated; it is not tried again."""
@@ -294,9 +284,17 @@ class TaskRunner:
             self._log(logging.ERROR, "Task %(name)s[%(id)s] raised unexpected: %(exc)s", call, info=info, exc=saferepr(exc, LONGEST_REPR))
         self._after(call, states.FAILURE, exc, info)
         acks = acks_on(task, task.acks_on_failure) if acks is None else acks
+        failure = self._for_flow(call, meta, exc, info.text)
         if acks or not task.acks_late:
-            return call.outcome(Action.ACK, states.FAILURE, meta)
-        return call.outcome(Action.BURY, states.FAILURE, meta, reason=f"failed: {saferepr(exc)}", kind="failed", traceback=info.text)
+            return call.outcome(Action.ACK, states.FAILURE, meta, failure=failure)
+        reason = f"failed: {saferepr(exc)}"
+        return call.outcome(Action.BURY, states.FAILURE, meta, reason=reason, kind="failed", traceback=info.text, failure=failure)
+
+    def _for_flow(self, call: Call, meta: bytes | None, exc: BaseException, text: str | None = None) -> bytes:
+        """Return the document of a failure for what follows it, if there may be something, and the result is not stored."""
+        if meta is not None or not call.followed:
+            return b""
+        return self._documents.write_surely(call.request, states.FAILURE, exc, text)
 
     def _after(self, call: Call, state: str, value: Any, info: ErrorInfo | None) -> None:
         kind: Any = type(call.task)

@@ -11,21 +11,32 @@ import time
 from collections import defaultdict, deque
 from collections.abc import Callable, Sequence
 from concurrent.futures import Executor
-from typing import TypeVar
+from typing import NamedTuple, TypeVar
 
 from msgspec.structs import replace
 
-from umbel.backend import Record, ResultBackend
+from umbel.backend import Over, Record, ResultBackend
 from umbel.broker import Broker, Evidence, Item, Settlement, Verb
 from umbel.exceptions import OperationalError
+from umbel.execution.follower import Follower, Halted
+from umbel.execution.followup import Ending
 from umbel.execution.link import RETRY_AFTER, Link
 from umbel.wire.saferepr import one_line
 
 __all__ = ["UNWRITABLE", "Settler", "is_answer"]
 
 T = TypeVar("T")
-W = TypeVar("W", Settlement, tuple[Settlement | None, Record], Item)
 
+
+class Followed(NamedTuple):
+    """A task of a workflow that has ended: its result, what follows it, and what is settled after that."""
+
+    settlement: Settlement | None
+    record: Record | None
+    ending: Ending
+
+
+W = TypeVar("W", Settlement, tuple[Settlement | None, Record], Item, Followed)
 logger = logging.getLogger("celery.worker")
 BATCH = 500  # settlements, records or messages in one call
 HEAVIEST = 4_000_000  # bytes of results and retries in one call: its reply has a deadline
@@ -38,14 +49,25 @@ LINGER = 0.005  # seconds: while the worker is busy, an acknowledgement waits th
 class Settler:
     """Takes settlements from the loop and carries them out in batches, in one thread, or on the next claim."""
 
-    def __init__(self, broker: Broker, backend: ResultBackend, io: Executor, *, may_write: Callable[[], bool], link: Link) -> None:
+    def __init__(
+        self,
+        broker: Broker,
+        backend: ResultBackend,
+        io: Executor,
+        *,
+        may_write: Callable[[], bool],
+        link: Link,
+        follower: Follower | None = None,
+    ) -> None:
         self._broker, self._backend, self._io = broker, backend, io
         self.may_write = may_write  # Invariant: past its lease's deadline a node writes nothing
         self._atomic = broker.settles_with(backend)
         self.link = link  # to the broker
-        self._store_link = link if self._atomic else Link("result backend")
+        self.store_link = link if self._atomic else Link("result backend")
         self._unstored: deque[tuple[Settlement | None, Record]] = deque()
         self._items: deque[Item] = deque()
+        self._follower = follower
+        self._followed: deque[Followed] = deque()
         self._ready: dict[str, deque[Settlement]] = defaultdict(deque)
         self._alone: deque[Settlement] = deque()  # of a batch that was refused: one of them holds up no other
         self._refused = 0  # settlements that were refused by themselves, too, and are tried again later
@@ -72,6 +94,16 @@ class Settler:
         self._unstored.append((None, record))
         self._wake.set()
 
+    def follow(self, settlement: Settlement | None, record: Record | None, ending: Ending) -> None:
+        """Store *record*, carry out what follows *ending* in its workflow, then settle."""
+        self._followed.append(Followed(settlement, record, ending))
+        self._wake.set()
+
+    async def release(self, overs: Sequence[Over]) -> None:
+        """Carry out what follows joins that are over; raises what the follower does."""
+        if self._follower is not None:
+            await self.store_link.call(self._io, "release joins", self._follower.release, overs)
+
     def publish(self, item: Item) -> None:
         """Publish *item*: the retry of a message that was acknowledged early."""
         self._items.append(item)
@@ -95,6 +127,7 @@ class Settler:
         self._alone.clear()
         self._unstored.clear()
         self._items.clear()
+        self._followed.clear()
         self._ready.clear()
 
     @property
@@ -107,24 +140,25 @@ class Settler:
         """How many tasks they belong to."""
         settlements = [*self._alone, *(each for queue in self._ready.values() for each in queue)]
         ids = {record.id for _, record in self._unstored} | {item.id for item in self._items}
+        ids |= {each.ending.id for each in self._followed}
         ids |= {each.records[0].id if each.records else f"{each.delivery.queue} {each.delivery.tag}" for each in settlements}
         return len(ids) + self._refused
 
     @property
     def _due(self) -> int:
-        return len(self._unstored) + len(self._items) + sum(map(len, self._ready.values())) + len(self._alone)
+        return len(self._unstored) + len(self._items) + len(self._followed) + sum(map(len, self._ready.values())) + len(self._alone)
 
     @property
     def held_up(self) -> bool:
         """Whether a server is away that must take what happened."""
-        return self.link.away_since is not None or self._store_link.away_since is not None
+        return self.link.away_since is not None or self.store_link.away_since is not None
 
     async def run(self) -> None:
         """Carry out what was added, for ever."""
         while True:
             await self._wake.wait()
             self._wake.clear()
-            if self.claims_flow and not self._unstored and not self._items:
+            if self.claims_flow and not self._unstored and not self._items and not self._followed:
                 await asyncio.sleep(LINGER)
             while self._due:
                 if not self.may_write() or not await self._flush():
@@ -153,7 +187,7 @@ class Settler:
         """
         self._busy = True
         try:
-            done = [await self._send_items(), await self._store_records(), await self._settle_ready()]
+            done = [await self._send_items(), await self._store_records(), await self._follow_up(), await self._settle_ready()]
         finally:
             self._busy = False
         self._away = not all(done)
@@ -169,7 +203,7 @@ class Settler:
     async def _store_records(self) -> bool:
         """Store results; what was to be settled after them is ready then."""
         batch, epoch = take(self._unstored), self._epoch
-        done = await self._carried_out("store results", self._backend.store, [record for _, record in batch], self._store_link)
+        done = await self._carried_out("store results", self._backend.store, [record for _, record in batch], self.store_link)
         if epoch != self._epoch:
             return done
         if not done:
@@ -179,6 +213,61 @@ class Settler:
             if settlement is not None:
                 self._ready[settlement.delivery.queue].append(settlement)
         return True
+
+    async def _follow_up(self) -> bool:
+        """Store results in workflows and carry out what follows; what was to be settled after that is ready then."""
+        batch, epoch, left = take(self._followed), self._epoch, list[Followed]()
+        refused: list[Followed] = []
+        try:
+            if batch:
+                refused, left = await self.store_link.call(self._io, "carry out what follows in workflows", self._carry_out, batch)
+        except (OperationalError, Halted):
+            left = batch
+        if epoch != self._epoch:
+            return not left
+        self._followed.extendleft(reversed(left))
+        again = {id(each) for each in (*refused, *left)}
+        for each in refused:
+            self._refused += 1
+            asyncio.get_running_loop().call_later(RETRY_AFTER, self._follow_again, epoch, each)
+        for settlement in (each.settlement for each in batch if id(each) not in again):
+            if settlement is not None:
+                self._ready[settlement.delivery.queue].append(settlement)
+        return not left
+
+    def _follow_again(self, epoch: int, one: Followed) -> None:
+        if epoch == self._epoch:
+            self._refused -= 1
+            self._followed.append(one)
+            self._wake.set()
+
+    def _carry_out(self, batch: Sequence[Followed]) -> tuple[list[Followed], list[Followed]]:
+        """Do so in the thread; return what is refused by itself, too, and what was not tried. It may be repeated as a whole."""
+        try:
+            self._carry_out_at_once(batch)
+        except OperationalError as exc:
+            if not is_answer(exc):
+                raise
+            logger.warning("What follows in workflows is refused, and tried again, one by one: %s", one_line(exc))
+        else:
+            return [], []
+        refused: list[Followed] = []
+        for place, each in enumerate(batch):
+            if len(refused) == MOST_REFUSED or not self.may_write():
+                return refused, list(batch[place:])
+            try:
+                self._carry_out_at_once([each])
+            except OperationalError as exc:
+                if not is_answer(exc):
+                    return refused, list(batch[place:])
+                refused.append(each)
+        return refused, []
+
+    def _carry_out_at_once(self, batch: Sequence[Followed]) -> None:
+        if records := [each.record for each in batch if each.record is not None]:
+            self._backend.store(records)
+        if self._follower is not None:
+            self._follower.follow([each.ending for each in batch])
 
     async def _settle_ready(self) -> bool:
         if not self.may_write():  # the deadline may have passed while results were stored
@@ -265,8 +354,10 @@ def unwritable(settlement: Settlement, exc: Exception) -> Settlement:
     return Settlement(delivery=delivery, verb=Verb.BURY, reason=reason, evidence=Evidence(kind="broken"))
 
 
-def weight(what: Settlement | tuple[Settlement | None, Record] | Item) -> int:
+def weight(what: Settlement | tuple[Settlement | None, Record] | Item | Followed) -> int:
     """Return about how many bytes *what* sends."""
+    if isinstance(what, Followed):
+        return len(what.ending.value or what.ending.failure) + (len(what.record.meta) if what.record else 0)
     if isinstance(what, tuple):
         return len(what[1].meta)
     if isinstance(what, Item):

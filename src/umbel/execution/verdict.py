@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Container, Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -10,8 +11,10 @@ from typing import TYPE_CHECKING, Any
 import msgspec
 
 from umbel.broker import Delivery, Verb
+from umbel.canvas.launch import decode_place
 from umbel.exceptions import DecodeError, SerializationError
 from umbel.execution.limits import Limits, limits_of
+from umbel.flow import Place
 from umbel.wire.message import Glance, decode, encode, glance
 from umbel.wire.saferepr import one_line, saferepr
 from umbel.wire.size import DEFAULT_LIMIT, check_read
@@ -19,8 +22,11 @@ from umbel.wire.size import DEFAULT_LIMIT, check_read
 if TYPE_CHECKING:
     from umbel.task import Task
 
-__all__ = ["Lost", "Postponed", "Refused", "Request", "Void", "admit", "lost", "void"]
+__all__ = ["Lost", "Postponed", "Refused", "Request", "Void", "admit", "lost", "place_in", "void"]
 
+SEARCHED = 1 << 20  # bytes at either end of a message
+TEXT = rb'("(?:[^"\\]|\\.)*+")'  # of JSON
+FLOW_IN, ID_IN = re.compile(rb'"umbel_flow"\s*:\s*' + TEXT), re.compile(rb'"id"\s*:\s*' + TEXT)
 SKEW = 1.0  # seconds that the clocks of a worker and its broker may differ
 
 
@@ -35,6 +41,7 @@ class Request(msgspec.Struct, eq=False, gc=False):
     terminated: int = 0  # the signal with which it was told to end
     expires: float | None = None  # seconds since the epoch, after which it must not start
     place: int = 0  # in the order in which requests came
+    in_flow: Place | None = None  # where it stands in a workflow
 
     @property
     def alone(self) -> bool:
@@ -102,7 +109,7 @@ def _admit(
     task = tasks.get(seen.task)
     if task is None:
         return Refused(delivery, Verb.PARK, seen.task, seen)
-    request = Request(delivery, seen, task, expires=expires)
+    request = Request(delivery, seen, task, expires=expires, in_flow=decode_place(seen.flow) if seen.flow else None)
     if why := void(request, now, revoked):
         return Void(request, why)
     if due is not None and due > now + SKEW and b'"umbel_waited"' not in delivery.raw:
@@ -110,6 +117,18 @@ def _admit(
         message.headers["umbel_waited"] = True
         return Postponed(delivery, seen, due, encode(message))
     return request
+
+
+def place_in(raw: bytes) -> tuple[Place, str] | None:
+    """Return the place in a workflow that an unreadable message names, and its id, if both can be found in it."""
+    searched = raw if len(raw) <= 2 * SEARCHED else raw[:SEARCHED] + raw[-SEARCHED:]
+    flow, task_id = FLOW_IN.search(searched), ID_IN.search(searched)
+    if flow is None or task_id is None:
+        return None
+    try:
+        return decode_place(msgspec.json.decode(flow[1], type=str)), msgspec.json.decode(task_id[1], type=str)
+    except (DecodeError, msgspec.DecodeError):
+        return None
 
 
 def void(request: Request, now: float, revoked: Container[str]) -> str | None:

@@ -20,28 +20,43 @@ __all__ = ["end_copy", "mind_copies"]
 
 
 def mind_copies(handlers: Mapping[int, Callable[..., object]], ends: Iterable[socket.socket]) -> None:
-    """See that copies of this process have neither its *handlers* of signals nor its *ends* of sockets, and do not run its loop."""
+    """See that copies of this process have neither its *handlers* of signals nor its *ends* of sockets, and do not run its loop.
+
+    Invariant: a signal that reaches a copy before it has dropped the handlers waits until then. Handled by them, or forgotten by Python,
+    as what is pending at a fork is, it would be lost: a pool of `multiprocessing` that ends its processes would wait for one for ever.
+    """
     this, forks = os.getpid(), threading.local()
 
     def before() -> None:
         forks.it, forks.loop = os.getpid() == this, None
         if forks.it:
+            forks.mask = signal.pthread_sigmask(signal.SIG_BLOCK, handlers)
             with contextlib.suppress(RuntimeError):
                 forks.loop = asyncio.get_running_loop()
+
+    def in_parent() -> None:
+        if forks.it:
+            signal.pthread_sigmask(signal.SIG_SETMASK, forks.mask)
 
     def in_copy() -> None:
         if not forks.it:
             return  # it is a copy of a copy
         signal.set_wakeup_fd(-1)
-        for number, handler in handlers.items():
-            if signal.getsignal(number) is handler:
-                signal.signal(number, signal.SIG_DFL)
+        drop(handlers)
+        signal.pthread_sigmask(signal.SIG_SETMASK, forks.mask)
         for end in ends:
             end.close()
         if forks.loop is not None:
             end_next(forks.loop)
 
-    os.register_at_fork(before=before, after_in_child=in_copy)
+    os.register_at_fork(before=before, after_in_parent=in_parent, after_in_child=in_copy)
+
+
+def drop(handlers: Mapping[int, Callable[..., object]]) -> None:
+    """Let signals do what they do in a program without *handlers*."""
+    for number, handler in handlers.items():
+        if signal.getsignal(number) is handler:
+            signal.signal(number, signal.SIG_DFL)
 
 
 def end_next(loop: asyncio.AbstractEventLoop) -> None:

@@ -92,7 +92,7 @@ class FaultyBroker(PassesOn):  # type: ignore[misc]  # its methods are made abov
         if unknown:
             raise ValueError(f"A broker has no method {unknown[0]!r}. Known: {', '.join(sorted(methods_of(Broker)))}.")
         self.broker, self.plan = broker, list(plan)
-        self.features = broker.features
+        self.features, self.longest_lease = broker.features, broker.longest_lease
         self.calls: Counter[str] = Counter()  # by method
         self.happened: list[tuple[str, int, Act]] = []  # method, number of its call, what went wrong
         self._lock = threading.Lock()

@@ -13,7 +13,9 @@ from umbel.exceptions import DecodeError, EncodeError
 from umbel.wire.saferepr import saferepr
 from umbel.wire.size import ADVICE, DEFAULT_LIMIT
 
-__all__ = ["compress", "decompress"]
+__all__ = ["MARK", "compress", "decompress", "unpacked_document"]
+
+MARK = b"\x00celery-compressed\x00"  # how a compressed document of a result begins; then its MIME type and a zero
 
 LZMA_MEMORY = 256 * 1024 * 1024  # bytes; the highest preset needs 65 MiB
 STEP = 1 << 20  # bytes
@@ -69,6 +71,18 @@ def decompress(body: bytes, mime: str, *, limit: int = DEFAULT_LIMIT) -> bytes:
             f"{ADVICE}, or raise the setting task_message_max_size (of results: result_max_size).",
         )
     return unpacked
+
+
+def unpacked_document(data: bytes, *, limit: int = DEFAULT_LIMIT) -> bytes:
+    """Return the document of a result as it was before it was compressed, if it was.
+
+    Raises:
+        DecodeError: it is damaged, or unpacks to more than the limit.
+    """
+    if not data.startswith(MARK):
+        return data
+    mime, _, packed = data[len(MARK) :].partition(b"\x00")
+    return decompress(packed, mime.decode("latin-1"), limit=limit)
 
 
 def _advice(mime: str) -> str:

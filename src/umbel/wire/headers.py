@@ -53,6 +53,7 @@ class Headers(msgspec.Struct, gc=False):
     stamps: dict[str, Any] | None = None
     compression: str | None = None
     umbel_sent: float | None = None  # seconds since the epoch
+    umbel_flow: str | None = None  # the place in a workflow: `umbel.flow.Place` as JSON
 
 
 class Glimpse(msgspec.Struct, gc=False):

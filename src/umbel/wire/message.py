@@ -54,6 +54,8 @@ class Glance(msgspec.Struct, frozen=True, kw_only=True, gc=False):
     group: str | None
     routing_key: str
     sent: float | None = None  # when, in seconds since the epoch by the producer's clock; None: it did not say
+    flow: str | None = None  # its place in a workflow, as JSON
+    root: str = ""  # the id of the first task of all from which it comes; empty: the message does not say
 
 
 class _Envelope(msgspec.Struct, gc=False, rename={"content_type": "content-type", "content_encoding": "content-encoding"}):
@@ -209,6 +211,8 @@ def _glance(glimpse: Glimpse) -> Glance:
         group=headers.group,
         routing_key=routing_key,
         sent=headers.umbel_sent,
+        flow=headers.umbel_flow,
+        root=headers.root_id or "",
     )
 
 

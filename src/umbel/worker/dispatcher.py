@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import math
 import time
 from collections.abc import Callable, Container, Iterable, Mapping, Sequence
 from concurrent.futures import Executor
@@ -20,6 +21,7 @@ from umbel.pools.base import Death, Pool, Slot, ended
 from umbel.task import Task
 from umbel.wire.saferepr import one_line
 from umbel.wire.size import DEFAULT_LIMIT
+from umbel.worker.copies import Copies, is_copy
 from umbel.worker.counting import Counting
 from umbel.worker.endings import Endings
 from umbel.worker.inflight import MOST, Inflight, Packet
@@ -53,6 +55,8 @@ class Dispatcher:
         self._counting = Counting(on=counters)
         self._endings = Endings(settler, reporter, self._counting, tasks=tasks, most=most_deliveries, largest=largest, clock=clock)
         self.recovered = self._endings.recovered
+        # An engine that gives back what a dead node had claimed does not ask whether it has died too often.
+        self._most_returned = math.inf if broker.features.leases else most_deliveries
         self._inflight = Inflight(pool, cap=prefetch, most=most_deliveries)
         self._limits, self._terminations = TimeLimits(pool, self._inflight.sent), Terminations(pool, self._inflight.sent)
         self._rates = rates
@@ -61,21 +65,30 @@ class Dispatcher:
         self._busy = asyncio.Event()
         self._preparing: dict[asyncio.Task[None], Packet] = {}
         self.on_room: Callable[[], None] = lambda: None
+        self.copies: Copies | None = None
 
     # Deliveries come in.
 
     def room(self, coming: int = 0) -> int:
         """Return how many more to claim than those *coming*: what can start soon, and more while rate limits keep what is in front."""
-        room = self._inflight.room(coming)
+        room = self._inflight.room(coming + (len(self.copies) if self.copies is not None else 0))
         return min(MOST, room + 2 * self._put_off) if room else 0
 
     def deliver(self, deliveries: Sequence[Delivery]) -> None:
         """Admit what was claimed and send what can start."""
         now = self._clock()
         requests: list[Request] = []
+        copies: list[Request] = []
         self._put_off = 0
         for delivery in deliveries:
+            if delivery.attempts >= self._most_returned:
+                self.recovered(delivery)
+                continue
             match admit(delivery, self._tasks, now, self._revoked, limit=self._largest):
+                case Request(in_flow=None) as request:
+                    self._take_in(request, requests)
+                case (Request() as request) | Void(Request() as request, _) if is_copy(request):
+                    copies.append(request)
                 case Request() as request:
                     self._take_in(request, requests)
                 case Refused() as refused:
@@ -84,10 +97,27 @@ class Dispatcher:
                     self._endings.discard(discarded.request, discarded.why)
                 case Postponed() as postponed:
                     self._postpone(postponed)
+        if copies and self.copies is not None:
+            self.copies.add(copies)
+        self._let_in(requests)
+
+    def _let_in(self, requests: Sequence[Request]) -> None:
         self._say_received(requests)
         self._inflight.add(requests)
         self._busy.set()
         self._pump()
+
+    def on_bound(self, bound: Sequence[Request], others: Sequence[Request]) -> None:
+        """Let in those of the messages that workers have sent that are the first of their copies to start; acknowledge *others*."""
+        requests: list[Request] = []
+        for request in bound:
+            if why := void(request, self._clock(), self._revoked):
+                self._endings.discard(request, why)
+            else:
+                self._take_in(request, requests)
+        for request in others:
+            self._endings.copy(request)
+        self._let_in(requests)
 
     def _take_in(self, request: Request, requests: list[Request]) -> None:
         """Add *request* to *requests*, or let it wait for its rate limit, here or in the broker."""
@@ -110,7 +140,8 @@ class Dispatcher:
     def _refuse(self, refused: Refused) -> None:
         self._reporter.refused(refused)
         evidence = self._reporter.evidence("unknown" if refused.verb is Verb.PARK else "unreadable")
-        self._settler.add(Settlement(delivery=refused.delivery, verb=refused.verb, reason=refused.reason, evidence=evidence))
+        settlement = Settlement(delivery=refused.delivery, verb=refused.verb, reason=refused.reason, evidence=evidence)
+        self._endings.refused(refused, settlement)
 
     def _postpone(self, postponed: Postponed) -> None:
         delivery, glance = postponed.delivery, postponed.glance
@@ -248,16 +279,15 @@ class Dispatcher:
         elif outcome.action is Action.REQUEUE:
             item = Item(raw=delivery.raw, queue=delivery.queue, id=glance.id, priority=glance.priority)
         if request.acked:
-            if record is not None:
-                self._settler.store(record)
             if item is not None:
                 self._settler.publish(item)
+            self._endings.told(request, None, record, outcome)
             return
         verb = Verb.BURY if outcome.action is Action.BURY else Verb.ACK if item is None else Verb.RETRY
         evidence = self._reporter.buried(request, outcome) if verb is Verb.BURY else NONE
         tally = self._counting.ended(request, outcome, now)
         settlement = Settlement(delivery=delivery, verb=verb, replacement=item, reason=outcome.reason, evidence=evidence, tally=tally)
-        self._settler.add(settlement, record)
+        self._endings.told(request, settlement, record, outcome)
 
     # Children die.
 
@@ -325,7 +355,7 @@ class Dispatcher:
 
     async def drain(self) -> None:
         """Give back what has not begun, wait for what has, and give back what was ended meanwhile."""
-        self._endings.give_back(self._rates.clear())
+        self._endings.give_back([*self._rates.clear(), *(self.copies.clear() if self.copies is not None else ())])
         for slot in self._pool.slots:
             self._back([job.tag for job in self._pool.take_back(slot)])
         if self._preparing:
@@ -360,6 +390,8 @@ class Dispatcher:
         prepared = {tag for packet in self._preparing.values() for tag, _ in packet.requests}  # `_prepare` looks after these
         ran = [request for tag, (request, _) in self._inflight.sent.items() if request.acked and tag not in prepared]
         waited = self._rates.clear() + self._inflight.clear()
+        if self.copies is not None:
+            self.copies.clear()
         self._pool.kill()
         self._endings.send_again([request for request in waited if request.acked])
         self._endings.failed(ran, "The worker lost its lease and ended the task.")

@@ -8,11 +8,15 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from umbel import states
+from umbel.backend import Record
 from umbel.broker import Delivery, Evidence, Item, Settlement, Verb
-from umbel.exceptions import SerializationError, WorkerLostError
+from umbel.exceptions import SerializationError, TaskRevokedError, WorkerLostError
+from umbel.execution.embedded import EMBEDDED
+from umbel.execution.followup import Ending
+from umbel.execution.outcome import Action, Outcome
 from umbel.execution.report import Reporter
 from umbel.execution.settle import Settler
-from umbel.execution.verdict import Request, admit, lost
+from umbel.execution.verdict import Refused, Request, admit, lost, place_in
 from umbel.pools.base import Death
 from umbel.tally import LOST
 from umbel.task import Task
@@ -21,6 +25,7 @@ from umbel.worker.counting import Counting
 
 __all__ = ["Endings"]
 
+SOON = 60.0  # seconds until a retry, in which no record of a workflow expires
 logger = logging.getLogger("celery.worker")
 
 
@@ -34,14 +39,74 @@ class Endings:
         self._settler, self._reporter, self._counting = settler, reporter, counting
         self._tasks, self._most, self._largest, self._clock = tasks, most, largest, clock
 
+    def close(
+        self, request: Request, settlement: Settlement | None, record: Record | None, *,
+        value: bytes | None = None, failure: bytes = b"", told: bool = True, embeds: bool = False,
+    ) -> None:  # fmt: skip
+        """Store *record* and settle what has ended; in a workflow, what follows it is carried out between both.
+
+        *settlement* is None of what was acknowledged early. *failure* is the document of one that is not stored.
+        """
+        place = request.in_flow or (EMBEDDED if embeds else None)
+        if place is not None:
+            glance, failure = request.glance, failure or (record.meta if record is not None and value is None else b"")
+            ending = Ending.at(
+                place, id=glance.id, value=value, failure=failure, told=told, root=glance.root, raw=request.delivery.raw,
+                priority=glance.priority,
+            )  # fmt: skip
+            self._settler.follow(settlement, record, ending)
+        elif settlement is not None:
+            self._settler.add(settlement, record)
+        elif record is not None:
+            self._settler.store(record)
+
+    def told(self, request: Request, settlement: Settlement | None, record: Record | None, outcome: Outcome) -> None:
+        """Write what *outcome* says. What runs again, or asked to be ignored, has not ended for its workflow."""
+        if (
+            (request.in_flow is None and not outcome.embeds)
+            or outcome.action in {Action.RETRY, Action.REQUEUE}
+            or outcome.state == states.IGNORED
+        ):
+            place, again = request.in_flow, outcome.replacement
+            if place is not None and place.flow and again is not None and again.due and again.due > self._clock() + SOON:
+                self._settler.follow(settlement, record, Ending.at(place, id=request.glance.id, until=again.due))
+            elif settlement is not None:
+                self._settler.add(settlement, record)
+            elif record is not None:
+                self._settler.store(record)
+            return
+        if outcome.value is None and record is None and not outcome.failure:
+            record = self._reporter.broken(request, outcome.reason)
+        self.close(request, settlement, record, value=outcome.value, failure=outcome.failure, embeds=outcome.embeds)
+
+    def refused(self, refused: Refused, settlement: Settlement) -> None:
+        """Settle what does not run here. One that nobody can read ends the step of its workflow, if it says which."""
+        delivery = refused.delivery
+        found = place_in(delivery.raw) if settlement.verb is Verb.BURY else None
+        if found is None:
+            self._settler.add(settlement)
+            return
+        place, task_id = found
+        record = self._reporter.unreadable(delivery, task_id, refused.reason)
+        self._settler.follow(settlement, record, Ending.at(place, id=task_id, failure=record.meta))
+
+    def copy(self, request: Request) -> None:
+        """Acknowledge the copy of a message of which another has started: after a failure, workers may have sent a step twice."""
+        logger.info("Another copy of %s[%s] has started: this one is acknowledged.", request.glance.task, request.glance.id)
+        self._settler.add(Settlement(delivery=request.delivery, verb=Verb.ACK))
+
     def discard(self, request: Request, why: str, *, signum: int | None = None) -> None:
         """End a task as REVOKED: it has not begun, or was terminated by *signum*."""
         record = self._reporter.revoked(request, why, signum=signum)
+        settlement = None
         if not request.acked:
             tally = self._counting.of(request.glance.task, states.REVOKED)
-            self._settler.add(Settlement(delivery=request.delivery, verb=Verb.ACK, tally=tally), record)
-        elif record is not None:
-            self._settler.store(record)
+            settlement = Settlement(delivery=request.delivery, verb=Verb.ACK, tally=tally)
+        embeds = request.in_flow is None and self._reporter.embeds(request)
+        failure = b""
+        if embeds or request.in_flow is not None:
+            failure = self._reporter.untold(request, record, states.REVOKED, TaskRevokedError(why))
+        self.close(request, settlement, record, failure=failure, told=False, embeds=embeds)
 
     def was_terminated(self, request: Request, *, says_so: bool = False) -> bool:
         """Settle *request*, which has ended, as REVOKED if it was told to end, or its process *says_so*."""
@@ -96,16 +161,22 @@ class Endings:
         """Decide about a task whose process died while it ran."""
         verdict = lost(attempts=evidence.attempts, most=self._most, acked=request.acked, again=again)
         record = self._reporter.lost(request, exc, verdict)
+        embeds = verdict.failed and request.in_flow is None and self._reporter.embeds(request)
+        failure = b""
+        if embeds or (verdict.failed and request.in_flow is not None):
+            failure = self._reporter.untold(request, record, states.FAILURE, exc)
         if request.acked:
-            if record is not None:
-                self._settler.store(record)
+            self.close(request, None, record, failure=failure, embeds=embeds)
             return
         reason = f"its process died {evidence.attempts} time(s), the last time: {exc}" if verdict.verb is Verb.BURY else ""
         tally = self._counting.of(request.glance.task, states.FAILURE if verdict.failed else LOST)
         settlement = Settlement(
             delivery=request.delivery, verb=verdict.verb, attempts=evidence.attempts, reason=reason, evidence=evidence, tally=tally
         )
-        self._settler.add(settlement, record)
+        if verdict.failed:
+            self.close(request, settlement, record, failure=failure, embeds=embeds)
+        else:
+            self._settler.add(settlement, record)
 
     def send_again(self, requests: Sequence[Request]) -> None:
         """Send again what was acknowledged early and has not begun; its claims were lost, but it is in no queue any more."""

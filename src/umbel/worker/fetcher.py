@@ -43,10 +43,10 @@ class Fetcher:
 
     def __init__(
         self, broker: Broker, io: Executor, settler: Settler, lease: Lease, revoked: RevokedTasks, *,
-        room: Callable[[int], int], deliver: Callable[[Sequence[Delivery]], None],
+        room: Callable[[int], int], deliver: Callable[[Sequence[Delivery]], None], wait: float = WAIT,
     ) -> None:  # fmt: skip
         self._broker, self._io, self._settler, self._lease, self._revoked = broker, io, settler, lease, revoked
-        self._room, self._deliver = room, deliver
+        self._room, self._deliver, self._wait = room, deliver, wait
         self._queues = list(lease.queues)
         self._seqs: dict[tuple[str, str], int] = {}
         self._unanswered: dict[str, Call] = {}
@@ -170,7 +170,7 @@ class Fetcher:
         None: nothing was claimed, as meanwhile nothing must be.
         """
         if empty:
-            self._broker.wait(call.owner, empty, WAIT)
+            self._broker.wait(call.owner, empty, self._wait)
             if self.stopped or not self._lease.held():
                 return None
         deliveries = self._broker.fetch(queue, call.limit, owner=call.owner, seq=call.seq, settle=call.settle, parked=call.parked)

@@ -27,12 +27,15 @@ class Lease:
         self, broker: Broker, io: Executor, *, node: str, queues: Sequence[str], lease: float, renewal: float, on_lost: Callable[[], None]
     ) -> None:
         self._broker, self._io, self._node = broker, io, node
-        self.queues, self.lease, self._renewal = tuple(queues), lease, renewal
+        # Invariant: no node trusts its claims for longer than the broker grants, whatever was asked for.
+        self.queues, self.lease = tuple(queues), min(lease, broker.longest_lease)
+        self._renewal = min(renewal, self.lease / 2)
         self._on_lost = on_lost
         self._until = 0.0
         self._early = False  # did the broker not know us before our deadline?
         self.owner = ""
         self._joining = ""
+        self._joined_at = 0.0
         self.link = Link("broker", connected=False)
         self.unbroken_since: float | None = None  # since when every renewal has succeeded in time
         self.kept = False  # does a keeper renew beside us?
@@ -56,7 +59,7 @@ class Lease:
         except OwnerLost:
             self._joining = ""
             raise
-        self.owner, self._joining = self._joining, ""
+        self.owner, self._joining, self._joined_at = self._joining, "", asked
         self._granted(asked)
         self.on_joined()
 
@@ -94,6 +97,7 @@ class Lease:
                 self._say_lost()
                 self._until = 0.0
                 self._on_lost()
+                await asyncio.sleep(self._joined_at + RETRY_AFTER - boottime())  # one who is lost as soon as it has joined
             await self.join()
         except OwnerLost:
             return False
@@ -103,6 +107,12 @@ class Lease:
         return True
 
     def _say_lost(self) -> None:
+        if not self._broker.features.leases:
+            logger.error(
+                "The lease of %s ended with its connection to the broker, which gave its messages to others. What runs here is stopped; "
+                "joining again.", self._node,
+            )  # fmt: skip
+            return
         if self._early or self.held():  # only a reply that came before the deadline says so: we may have stood still
             logger.error(
                 "The broker does not know %s any more, though its lease had not ended: the broker's data was lost (or its clock was set "

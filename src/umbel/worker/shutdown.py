@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import logging
 import mmap
 import os
 import queue
@@ -21,8 +22,11 @@ from types import FrameType
 
 from umbel import signals
 from umbel.context import Context
+from umbel.supervisor.link import Link
 
 __all__ = ["Shutdown"]
+
+logger = logging.getLogger("celery.worker")
 
 ECHO = 0.2  # seconds: a group that is signalled, and a parent that then signals its children, mean one stop and not two
 SIGNALS = (signal.SIGTERM, signal.SIGINT, signal.SIGQUIT, signal.SIGHUP)
@@ -42,6 +46,7 @@ class Shutdown:
         self._stop = asyncio.Event()
         self._flag = mmap.mmap(-1, 1)  # shared with the children, as it is made before the fork
         self._over: queue.SimpleQueue[None] = queue.SimpleQueue()  # a signal handler may put into it at any moment
+        self.link: Link | None = None  # to a supervisor; once it is cut, nobody looks after us
         self.on_cold: Callable[[], object] | None = None  # ends what runs; called in the main thread
 
     @contextlib.contextmanager
@@ -56,9 +61,18 @@ class Shutdown:
     def watch(self, loop: asyncio.AbstractEventLoop) -> None:
         """Tell *loop* from now on."""
         self._loop = loop
+        if self.link is not None:
+            loop.add_reader(self.link.socket, self._listen)
         threading.Thread(target=self._exit_when_over, name="shutdown", daemon=True).start()
         if self._told.is_set():  # told before there was a loop to tell
             self._stop.set()
+
+    def _listen(self) -> None:
+        assert self._loop is not None, "it is the loop that reads"
+        if self.link is not None and self.link.is_cut():
+            self._loop.remove_reader(self.link.socket)
+            logger.error("The supervisor is gone, so this worker stops, too, when its tasks have ended.")
+            self.warm()
 
     def warm(self) -> None:
         """Ask for a warm stop, from any thread."""
@@ -92,8 +106,10 @@ class Shutdown:
 
     def _on_signal(self, number: int, _: FrameType | None) -> None:
         before, now = self._heard, time.monotonic()
-        if before is not None and number != signal.SIGQUIT and (number == signal.SIGHUP or now - before < ECHO):
-            return  # HUP never means more than a warm stop: systemd with SendSIGHUP says it beside TERM
+        if before is not None and number != signal.SIGQUIT and (number == signal.SIGHUP or now - before < ECHO or self.link is not None):
+            # HUP never means more than a warm stop: systemd with SendSIGHUP says it beside TERM. Of a supervisor the second word is
+            # QUIT: a TERM may come from both, it and a systemd that tells the whole group, and in between any time may pass.
+            return
         self._heard = now
         name = signal.Signals(number).name
         if number == signal.SIGTERM and os.environ.get("REMAP_SIGTERM") == "SIGQUIT":

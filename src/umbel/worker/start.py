@@ -41,7 +41,7 @@ def check_settings(app: Umbel, conf: FrozenSettings) -> None:
     _ = app.timezone
 
 
-def open_log(conf: FrozenSettings, level: int | str, file: str | None, *, node: str, color: bool | None) -> None:
+def open_log(conf: FrozenSettings, level: int | str, file: str | None, *, node: str, index: int, color: bool | None) -> None:
     """Begin the log. Children write to the same file, as they are forked from this process.
 
     Args:
@@ -49,12 +49,13 @@ def open_log(conf: FrozenSettings, level: int | str, file: str | None, *, node: 
         level: as in `logging`.
         file: its path, in which parts of the name of the node may stand; standard error if None.
         node: the full name of the node.
+        index: of the worker among those of one supervisor.
         color: None: as `worker_log_color` says.
 
     Raises:
         ImproperlyConfigured: the file cannot be opened.
     """
-    path = node_format(file, node) if file else None
+    path = node_format(file, node, index=index) if file else None
     try:
         logs.setup_logging(
             level, path, format=conf.worker_log_format, task_format=conf.worker_task_log_format,
@@ -80,13 +81,8 @@ def warn_of_root() -> None:
 
 def warn_of_what_is_not_built(conf: Settings, options: Mapping[str, Any]) -> None:
     """Say which settings and options the user relies on in vain."""
-    later = [name for name in conf.set_with("later") if name != "beat_schedule"]
+    later = list(conf.set_with("later"))
     if options.get("task_events"):
         later.append("-E")
     if later:
         logger.warning("Not built yet, and without effect in this version of umbel: %s.", ", ".join(later))
-    if periodic := len(conf.beat_schedule or ()):
-        logger.warning(
-            "%d periodic task%s in beat_schedule %s not sent: beat is not built yet. Let cron or a systemd timer send what must run, "
-            "for example with `umbel call`, or leave these to Celery's beat.", periodic, *(("", "is") if periodic == 1 else ("s", "are")),
-        )  # fmt: skip

@@ -19,7 +19,8 @@ from typing import Any
 from umbel import __version__, signals
 from umbel.app import Umbel
 from umbel.backend import ResultBackend
-from umbel.connections import base_dir
+from umbel.beat.service import beside
+from umbel.connections import base_dir, broker_options
 from umbel.exceptions import ImproperlyConfigured, NotSupported, OperationalError
 from umbel.execution.report import Reporter, named
 from umbel.execution.runner import TaskRunner
@@ -30,12 +31,14 @@ from umbel.pools.children import ChildPool
 from umbel.pools.solo import SoloPool
 from umbel.wire.size import limit_of
 from umbel.worker.banner import banner
+from umbel.worker.copies import Copies
 from umbel.worker.dispatcher import Dispatcher
-from umbel.worker.fetcher import Fetcher
+from umbel.worker.fetcher import WAIT, Fetcher
 from umbel.worker.keeper import Keeper
 from umbel.worker.lease import Lease
 from umbel.worker.rate_limits import RateLimits
 from umbel.worker.recovery import find_parked, promote_delayed, recover_dead
+from umbel.worker.releases import flow_expires, follower_of, release_joins
 from umbel.worker.revoked import RevokedTasks
 from umbel.worker.shutdown import Shutdown
 from umbel.worker.start import check_settings, open_log, warn_of_root, warn_of_what_is_not_built
@@ -63,6 +66,7 @@ class Worker:
         exclude_queues: names of those not to consume.
         loglevel: as in `logging`.
         logfile: a path; `%n`, `%h` and `%d` stand for the name of the node, its host, its domain. Standard error by default.
+        index: of this worker among those of one supervisor, for `%i` and `%I`; 0: there is none.
         quiet: print no banner.
         prefetch_multiplier: how many messages to hold per slot at most; as run times say by default.
         purge: delete what waits before the start.
@@ -71,19 +75,27 @@ class Worker:
         soft_time_limit: seconds after which SoftTimeLimitExceeded is raised in it; `task_soft_time_limit` by default.
         max_tasks_per_child: tasks after which a process is replaced; `worker_max_tasks_per_child` by default.
         max_memory_per_child: KiB of memory above which it is replaced; `worker_max_memory_per_child` by default.
+        beat: send periodic tasks, too, if no other scheduler does.
+        scheduler: a class of Celery's kind that does so, or where it is; `beat_scheduler`, or umbel's own, by default.
+        schedule_filename: the file of `PersistentScheduler`.
         program: how a shell calls umbel with this app, for the commands that the log proposes.
     """
+
+    fetch_wait = WAIT  # how long a stop may wait for an idle worker
 
     def __init__(
         self, app: Umbel, *, hostname: str | None = None, pool: str | None = None, concurrency: int | str | None = None,
         queues: Sequence[str] | str | None = None, exclude_queues: Sequence[str] | str | None = None,
-        loglevel: int | str = "WARNING", logfile: str | None = None, quiet: bool = False, no_color: bool | None = None,
+        loglevel: int | str = "WARNING", logfile: str | None = None, index: int = 0, quiet: bool = False, no_color: bool | None = None,
         prefetch_multiplier: int | None = None, purge: bool = False, include: Sequence[str] | None = None,
         time_limit: float | None = None, soft_time_limit: float | None = None, max_tasks_per_child: int | None = None,
-        max_memory_per_child: int | None = None, program: str = "umbel", **other: Any,
+        max_memory_per_child: int | None = None, beat: bool = False, scheduler: Any = None, schedule_filename: str | None = None,
+        program: str = "umbel", **other: Any,
     ) -> None:  # fmt: skip
-        self.app, self.hostname, self.program, self.options = app, nodename(hostname), program, other
+        self.app, self.hostname, self.program, self.options = app, nodename(hostname, index=index), program, other
+        self.index = index
         self.loglevel, self.logfile, self.quiet, self.no_color, self.purge = loglevel, logfile, quiet, no_color, purge
+        self._beat = {"wanted": beat, "scheduler": scheduler, "schedule_filename": schedule_filename}
         self._wants = {"pool": pool, "concurrency": concurrency, "prefetch_multiplier": prefetch_multiplier}
         self._settings = {
             "task_time_limit": time_limit, "task_soft_time_limit": soft_time_limit,
@@ -109,7 +121,7 @@ class Worker:
             if not isinstance(self.pool, SoloPool):  # which runs the user's code here
                 gc.set_threshold(SELDOM)
             try:
-                with self.shutdown.handled_signals():
+                with self.shutdown.handled_signals(), beside(self.app, holder=self.hostname, **self._beat):
                     if isinstance(self.pool, SoloPool):
                         self._run_beside(self.pool)
                     else:
@@ -133,14 +145,18 @@ class Worker:
         conf = self.conf = app.conf.snapshot()
         check_settings(app, conf)
         self.shutdown.patience = conf.worker_soft_shutdown_timeout
-        open_log(conf, self.loglevel, self.logfile, node=self.hostname, color=False if self.no_color else None)
+        self._prepare_process()
         app.finalize()
         self.queues = app.consumed_queues(self._queues, self._exclude)
         self.concurrency = self._concurrency()
         self.pool = self._make_pool()
         signals.celeryd_after_setup.send(sender=self.hostname, instance=self, conf=app.conf)
-        warn_of_root()
         warn_of_what_is_not_built(app.conf, self.options)
+
+    def _prepare_process(self) -> None:
+        """Do what concerns this process as a whole; a worker inside another program leaves it out."""
+        open_log(self.conf, self.loglevel, self.logfile, node=self.hostname, index=self.index, color=False if self.no_color else None)
+        warn_of_root()
 
     def _concurrency(self) -> int:
         wanted = self._wants["concurrency"] or self.conf.worker_concurrency
@@ -218,7 +234,8 @@ class Worker:
                 broker, lease_io, node=self.hostname, queues=self.queues, lease=conf.worker_lease,
                 renewal=conf.worker_lease_renewal, on_lost=self._lost,
             )  # fmt: skip
-            settler = Settler(broker, backend, settle_io, may_write=lease.held, link=lease.link)
+            follower = follower_of(app, conf, may_write=lease.held)
+            settler = Settler(broker, backend, settle_io, may_write=lease.held, link=lease.link, follower=follower)
             revoked = RevokedTasks(broker)
             dispatcher = Dispatcher(
                 broker, self.pool, settler, care_io, Reporter(app, conf, node=self.hostname, program=self.program),
@@ -226,7 +243,10 @@ class Worker:
                 largest=limit_of(conf.task_message_max_size), counters=conf.task_counters,
                 rates=RateLimits(app.tasks, disabled=conf.worker_disable_rate_limits),
             )  # fmt: skip
-            fetcher = Fetcher(broker, fetch_io, settler, lease, revoked, room=dispatcher.room, deliver=dispatcher.deliver)
+            fetcher = Fetcher(
+                broker, fetch_io, settler, lease, revoked, room=dispatcher.room, deliver=dispatcher.deliver, wait=self.fetch_wait
+            )  # fmt: skip
+            copies = dispatcher.copies = Copies(backend, care_io, settler.store_link, expires=flow_expires(conf), tell=dispatcher.on_bound)
             dispatcher.on_room, revoked.on_news = fetcher.wake.set, dispatcher.on_revoked
             self._parts = (dispatcher, settler, fetcher)
             if not await self._connect(lease, backend, settle_io):
@@ -243,6 +263,8 @@ class Worker:
                     services.create_task(recover_dead(broker, care_io, lease, dispatcher.recovered), name="recovery"),
                     services.create_task(promote_delayed(broker, care_io, lease), name="delays"),
                     services.create_task(find_parked(broker, care_io, lease, app.tasks, fetcher), name="parked"),
+                    services.create_task(copies.run(), name="copies"),
+                    services.create_task(release_joins(backend, care_io, lease, settler), name="releases"),
                     services.create_task(revoked.watch(care_io, lease.link), name="revoked"),
                 ]
                 if keeper is not None:
@@ -312,11 +334,12 @@ class Worker:
         return False
 
     def _keeper(self, lease: Lease) -> Keeper | None:
-        """Start the keeper that a solo worker needs, as its tasks may hold the interpreter's lock."""
-        if not isinstance(self.pool, SoloPool) or not self.app.broker.features.shared:
+        """Start the keeper that a solo worker needs, as its tasks may hold the interpreter's lock; not for a connection."""
+        features = self.app.broker.features
+        if not isinstance(self.pool, SoloPool) or not features.shared or not features.leases:
             return None
         keeper = Keeper(
-            self.app.broker_url(), dict(self.conf.broker_transport_options or {}), self.queues,
+            self.app.broker_url(), broker_options(self.conf), self.queues,
             lease=lease.lease, renewal=self.conf.worker_lease_renewal, base_dir=base_dir(),
         )  # fmt: skip
         keeper.keep(lease.owner)

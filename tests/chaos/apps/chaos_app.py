@@ -2,11 +2,13 @@
 
 import asyncio
 import ctypes
+import json
 import os
 import resource
 import signal
 import time
 
+from chaos_flows import tasks_for
 from chaos_ledger import Run
 
 from umbel import Celery
@@ -18,12 +20,16 @@ BOMB = 512 * 1024 * 1024
 
 app = Celery("chaos_app", broker=os.environ["CHAOS_BROKER"], backend=os.environ["CHAOS_BACKEND"])
 app.conf.update(
+    umbel_state_url=os.environ["CHAOS_STATE"],
     worker_lease=LEASE,
     worker_lease_renewal=LEASE / 4,
     broker_connection_retry_on_startup=True,
+    broker_transport_options=json.loads(os.environ["CHAOS_OPTIONS"]),
+    result_backend_transport_options=json.loads(os.environ["CHAOS_OPTIONS"]),
     task_routes={"chaos_app.long": {"queue": "slow"}, "chaos_app.coro": {"queue": "slow"}},
     task_queues={"celery": {}, "slow": {}},
 )
+flow_tasks = tasks_for(app)
 
 
 @worker_process_init.connect

@@ -12,6 +12,7 @@ import time
 from collections.abc import Callable
 
 import chaos_app as tasks
+import chaos_flows
 from chaos_ledger import append
 
 from umbel.exceptions import OperationalError
@@ -68,6 +69,11 @@ class Producer:
     def oom(self) -> list[str]:
         return self.call(tasks.oom, self.key("oom"), False)
 
+    def flow(self) -> list[str]:
+        key = self.key("flow")
+        chaos_flows.send(key, tasks.flow_tasks)
+        return [key]
+
     def poison(self) -> list[str]:
         return self.call(tasks.oom, self.key("poison"), True)
 
@@ -81,6 +87,7 @@ RARE = {
     "long": 0.5,
     "coro": 0.5,
     "bulk": 0.7,
+    "flow": 1,
     "delayed": 2,
     "flaky": 2,
     "links": 2,

@@ -9,7 +9,9 @@ from pathlib import Path
 LIBRARY = os.environ["FLEET_LIBRARY"]
 FOLDER = Path(os.environ["FLEET_FOLDER"])
 
-app = importlib.import_module(LIBRARY).Celery("fleet", broker=os.environ["FLEET_URL"], backend=os.environ["FLEET_URL"])
+RESULTS = os.environ.get("FLEET_RESULTS") or os.environ["FLEET_URL"]
+
+app = importlib.import_module(LIBRARY).Celery("fleet", broker=os.environ["FLEET_URL"], backend=RESULTS)
 app.conf.update(
     accept_content=["json", "msgpack"],
     result_extended=True,
@@ -127,3 +129,27 @@ def dies():
 def tries_again(self, *args, **kwargs):
     """Is always retried, on a queue that nobody consumes."""
     raise self.retry(queue=f"again-{LIBRARY}", countdown=0)
+
+
+@app.task
+def total(values):
+    return sum(values)
+
+
+@app.task(bind=True)
+def body(self, values, name):
+    """The end of a chord; says in the ledger that it ran."""
+    note(f"body {name} {sorted(values)}")
+    return len(values)
+
+
+@app.task(bind=True)
+def told(self, failed, name):
+    """An errback of the old style."""
+    note(f"told {name} {failed}")
+
+
+@app.task
+def told_more(request, exc, traceback):
+    """An errback of the new style."""
+    note(f"told_more {request.id} {exc!r} {'Traceback' in str(traceback)}")

@@ -2,19 +2,23 @@
 
 import asyncio
 import ctypes
+import json
 import os
 import time
 from pathlib import Path
 
 from umbel import Celery
+from umbel.exceptions import Reject
 
 app = Celery("ledger_app", broker=os.environ["LEDGER_BROKER"], backend=os.environ["LEDGER_BACKEND"])
 app.conf.update(
     worker_lease=float(os.environ.get("LEDGER_LEASE", "1.5")),
     worker_lease_renewal=float(os.environ.get("LEDGER_LEASE", "1.5")) / 4,
+    umbel_state_url=os.environ.get("LEDGER_STATE"),
     broker_transport_options={"global_keyprefix": os.environ.get("LEDGER_PREFIX", "")},
     result_backend_transport_options={"global_keyprefix": os.environ.get("LEDGER_PREFIX", "")},
 )
+app.conf.update(json.loads(os.environ.get("LEDGER_SETTINGS", "{}")))
 
 
 def note(line: str) -> None:
@@ -60,6 +64,11 @@ def holds_the_lock(number: int, seconds: int) -> int:
 @app.task
 def raises(text: str) -> None:
     raise ValueError(text)
+
+
+@app.task(acks_late=True)
+def rejects() -> None:
+    raise Reject("no", requeue=False)
 
 
 class Counting(app.Task):
@@ -127,3 +136,19 @@ def progresses(self, seconds: float) -> str:
 @app.task
 def exits() -> None:
     raise SystemExit(3)
+
+
+@app.task(bind=True)
+def body(self, values: list, name: str) -> int:
+    note(f"body {name} {len(values)} {json.loads(self.request.umbel_flow)[3] if self.request.umbel_flow else ''}")
+    return len(values)
+
+
+@app.task(bind=True)
+def told(self, failed: str, name: str) -> None:
+    note(f"told {name}")
+
+
+@app.task
+def sum_of(values: list) -> int:
+    return sum(values)

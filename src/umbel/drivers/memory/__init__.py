@@ -4,5 +4,6 @@ from umbel.drivers.memory.backend import MemoryBackend
 from umbel.drivers.memory.broker import MemoryBroker
 from umbel.drivers.memory.bus import MemoryBus
 from umbel.drivers.memory.leases import MemoryLeases
+from umbel.drivers.memory.schedules import MemorySchedules
 
-__all__ = ["MemoryBackend", "MemoryBroker", "MemoryBus", "MemoryLeases"]
+__all__ = ["MemoryBackend", "MemoryBroker", "MemoryBus", "MemoryLeases", "MemorySchedules"]

@@ -8,12 +8,14 @@ from typing import Any
 
 from umbel.backend import Record, ResultBackend
 from umbel.clock import Clock, SystemClock
+from umbel.drivers.memory.flows import MemoryFlows
 from umbel.drivers.memory.store import store_of
+from umbel.watch import Inbox, Watch
 
 __all__ = ["MemoryBackend"]
 
 
-class MemoryBackend(ResultBackend):
+class MemoryBackend(MemoryFlows, ResultBackend):
     """Results that live and die with this process."""
 
     def __init__(
@@ -44,10 +46,8 @@ class MemoryBackend(ResultBackend):
         found = self.state.result(task_id, self._clock.now())
         return found.meta if found else None
 
-    def wait(self, id: str, seen: bytes | None, timeout: float) -> bytes | None:
-        with self._changed:
-            self._changed.wait_for(lambda: self._meta(id) != seen, timeout)
-            return self._meta(id)
+    def watch(self) -> Watch:
+        return MemoryWatch(self)
 
     def forget(self, ids: Sequence[str]) -> None:
         with self._changed:
@@ -61,4 +61,23 @@ class MemoryBackend(ResultBackend):
             now = self._clock.now()
             for task_id in list(self.state.results):
                 self.state.result(task_id, now)
-            return before - len(self.state.results)
+            return before - len(self.state.results) + self.prune_flows(now)
+
+
+class MemoryWatch(Inbox):
+    """The store puts in what is written."""
+
+    def __init__(self, backend: MemoryBackend) -> None:
+        super().__init__()
+        self._backend = backend
+        backend.state.watches.add(self)
+
+    def listen(self, ids: Sequence[str]) -> None:
+        super().listen(ids)
+        for task_id, document in zip(ids, self._backend.get(ids), strict=True):
+            if document is not None:
+                self.put(task_id, document)
+
+    def close(self) -> None:
+        super().close()
+        self._backend.state.watches.discard(self)

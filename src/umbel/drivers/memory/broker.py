@@ -29,7 +29,7 @@ from umbel.broker import (
     Verb,
 )
 from umbel.clock import Clock, SystemClock
-from umbel.drivers.acceptance import refuse_odd_times
+from umbel.drivers.acceptance import refuse_odd_times, refuse_using
 from umbel.drivers.memory.backend import MemoryBackend
 from umbel.drivers.memory.store import Message, Owner, Queue, store_of
 
@@ -56,10 +56,12 @@ class MemoryBroker(Broker):
     def close(self) -> None:
         pass
 
-    def publish(self, items: Sequence[Item], *, timeout: float | None = None) -> None:
+    def publish(self, items: Sequence[Item], *, timeout: float | None = None, using: object = None) -> None:
+        refuse_using(using, "memory")
         refuse_odd_times(items)
         with self._changed:
-            self._add(items)
+            now = self._clock.now()
+            self._add([item for item in items if not item.once or not self.store.is_known(item, now)])
 
     def _add(self, items: Sequence[Item]) -> None:
         now = self._clock.now()
@@ -166,6 +168,11 @@ class MemoryBroker(Broker):
             kept = {minute: counts for minute, counts in self.store.tallies.items() if minute >= first}
             found = [(minute, tally, n) for minute, counts in kept.items() for (name, tally), n in counts.items() if name == queue]
             return [Tally(*each) for each in sorted(found)]
+
+    def count(self, queue: str, tallies: Mapping[str, int]) -> None:
+        with self._changed:
+            for tally, times in tallies.items():
+                self.store.count(queue, tally, self._clock.now(), times)
 
     def _move(self, queue: Queue, message: Message, settlement: Settlement, now: float) -> None:
         match settlement.verb:

@@ -1,6 +1,10 @@
+# ruff: noqa: ARG002 - not every driver needs every argument
 """Leases in memory."""
 
 from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
 
 from umbel.clock import Clock, SystemClock
 from umbel.drivers.memory.store import Held, store_of
@@ -12,7 +16,9 @@ __all__ = ["MemoryLeases"]
 class MemoryLeases(LeaseStore):
     """Leases that live and die with this process."""
 
-    def __init__(self, url: str = "memory://", *, clock: Clock | None = None) -> None:
+    def __init__(
+        self, url: str = "memory://", *, options: Mapping[str, Any] | None = None, timeout: float = 2.0, clock: Clock | None = None
+    ) -> None:
         self._state = store_of(url)
         self._clock = clock or SystemClock()
 

@@ -13,13 +13,17 @@ from itertools import count
 from queue import SimpleQueue
 from typing import NamedTuple
 from urllib.parse import urlsplit
+from weakref import WeakSet
 
 from umbel.backend import Record
 from umbel.broker import TALLIES_KEPT, Evidence, Item, Revocation
 from umbel.bus import Heard
 from umbel.drivers.acceptance import may_replace
+from umbel.drivers.memory.joins import Flow, Lasting
+from umbel.schedule_store import State
+from umbel.watch import Inbox
 
-__all__ = ["Held", "Message", "Owner", "Queue", "Result", "Store", "store_of"]
+__all__ = ["Held", "Message", "Owner", "Queue", "Result", "Schedule", "Store", "store_of"]
 
 
 # Of all stores. A process that forks holds it meanwhile: no other thread has it then, who is not there in the child to give it back.
@@ -105,6 +109,17 @@ class Held(NamedTuple):
     expires: float  # by `Clock.boottime`
 
 
+@dataclass(slots=True)
+class Schedule:
+    """One schedule."""
+
+    mark: int = 0  # of the last change
+    floor: int = 0  # who knows less may have missed a removal that is forgotten
+    fence: int = 0  # of the last who wrote states
+    rows: dict[str, tuple[int, bytes | None]] = field(default_factory=dict)  # name -> mark, text (None: removed); the last changed is last
+    states: dict[str, State] = field(default_factory=dict)
+
+
 class Store:
     """All queues and results under the lock. Its methods expect the caller to hold `changed`."""
 
@@ -112,10 +127,18 @@ class Store:
         self.changed = threading.Condition(LOCK)
         self.queues: defaultdict[str, Queue] = defaultdict(Queue)
         self.results: dict[str, Result] = {}
+        self.flows: dict[str, Flow] = {}
+        self.overs: dict[tuple[str, int], float] = {}  # joins that are over and not sent -> since when somebody answers for them
+        self.bound: dict[str, Lasting[str]] = {}  # task id -> the copy of its message that has started
+        self.groups: dict[str, Lasting[bytes]] = {}
         self.leases: dict[str, Held] = {}
+        self.schedules: defaultdict[str, Schedule] = defaultdict(Schedule)
+        self.once: dict[tuple[str, str], float] = {}  # (queue, key) -> until when it is remembered
+        self.forgets: list[tuple[float, str, str]] = []  # the same as a heap: until, queue, key
         self.revoked: dict[str, tuple[int, Revocation]] = {}  # by id, with its mark; the last entered is last
         self.revocations = 0  # the mark of the last
         self.tallies: dict[int, Counter[tuple[str, str]]] = {}  # by minute: how often a queue had a tally
+        self.watches: WeakSet[Inbox] = WeakSet()  # of those who wait for results
         self.listeners: list[tuple[tuple[str, ...], SimpleQueue[Heard]]] = []
         # One counter of fences for all queues: a task that is retried on another queue must not look older there.
         self.next_fence = partial(next, count(1))
@@ -124,6 +147,17 @@ class Store:
     def add(self, item: Item, now: float) -> None:
         """Publish *item*."""
         self.delay(self.queues[item.queue], Message(item, 0), item.due, now)
+
+    def is_known(self, item: Item, now: float) -> bool:
+        """Answer whether the key of *item* is remembered; if not, it is from now on."""
+        while self.forgets and self.forgets[0][0] <= now:
+            _, queue, key = heappop(self.forgets)
+            del self.once[queue, key]
+        if not item.once or (item.queue, item.once) in self.once:
+            return bool(item.once)
+        until = self.once[item.queue, item.once] = now + item.once_for
+        heappush(self.forgets, (until, item.queue, item.once))
+        return False
 
     def delay(self, queue: Queue, message: Message, due: float | None, now: float) -> None:
         """Put *message* at the tail of ready, or, if *due* is still to come, among the delayed."""
@@ -142,13 +176,13 @@ class Store:
             limit -= 1
         return queue.delayed[0][0] if queue.delayed else None
 
-    def count(self, queue: str, tally: str, now: float) -> None:
+    def count(self, queue: str, tally: str, now: float, times: int = 1) -> None:
         """Count *tally* in the minute of *now*, and forget old minutes at the begin of a new one."""
         minute = int(now) // 60 * 60
         if minute not in self.tallies:
             self.tallies = {begin: counts for begin, counts in self.tallies.items() if begin > now - TALLIES_KEPT}
             self.tallies[minute] = Counter()
-        self.tallies[minute][queue, tally] += 1
+        self.tallies[minute][queue, tally] += times
 
     def write(self, record: Record, now: float) -> bool:
         """Store one result, unless what is there forbids it."""
@@ -158,6 +192,8 @@ class Store:
         expires = None if record.expires is None else now + record.expires
         fence = max(record.fence, old.fence if old else 0)
         self.results[record.id] = Result(record.state, record.meta, fence, expires)
+        for watch in list(self.watches):
+            watch.put(record.id, record.meta)
         return True
 
     def result(self, id: str, now: float) -> Result | None:

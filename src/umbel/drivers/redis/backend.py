@@ -2,29 +2,32 @@
 
 from __future__ import annotations
 
-import time
 from collections.abc import Mapping, Sequence
-from contextlib import contextmanager
 from typing import Any
 
 from umbel.backend import Record, ResultBackend
+from umbel.drivers.redis.celery_chords import CeleryChords
 from umbel.drivers.redis.chunks import chunks
-from umbel.drivers.redis.client import FAULTS, Client, load_script
-from umbel.exceptions import BackendUnavailable, BrokerUnavailable
+from umbel.drivers.redis.client import load_script
+from umbel.drivers.redis.flows import RedisFlows, told_as_backend
+from umbel.drivers.redis.opening import open_client
+from umbel.drivers.redis.watching import RedisWatch
+from umbel.watch import Watch
 
 __all__ = ["RedisBackend", "record_args"]
 
 
-class RedisBackend(ResultBackend):
+class RedisBackend(CeleryChords, RedisFlows, ResultBackend):
     """Results under `celery-task-meta-<id>`, announced on the channel of the same name."""
 
     def __init__(self, url: str, *, options: Mapping[str, Any] | None = None, timeout: float = 2.0) -> None:
         options = options or {}
-        self.client = Client(url, options=options, timeout=timeout)
+        self.client = open_client(url, options=options, timeout=timeout)
         prefix = str(options.get("global_keyprefix", ""))
         if prefix and prefix[-1] not in ":_-.":
             prefix += "_"
-        self.prefix = f"{prefix}celery-task-meta-"
+        self.key_prefix, self.prefix = prefix, f"{prefix}celery-task-meta-"
+        self.ordered_chords = bool(options.get("result_chord_ordered", True))
         self._store = load_script("store")
 
     def open(self) -> None:
@@ -46,48 +49,18 @@ class RedisBackend(ResultBackend):
         if not ids:
             return []
         with told_as_backend():
-            found: list[bytes | None] = self.client.call("MGET", *(self.prefix + each for each in ids))
-        return found
+            return self.client.get([self.prefix + each for each in ids])
 
-    def wait(self, id: str, seen: bytes | None, timeout: float) -> bytes | None:
-        key, deadline = f"{self.prefix}{id}", time.monotonic() + timeout
-        with told_as_backend():
-            try:
-                return self._listen(key, seen, deadline)
-            except FAULTS as exc:
-                raise BackendUnavailable(f"Redis at {self.client.url} was lost while waiting for {id}: {exc}.") from exc
-
-    def _listen(self, key: str, seen: bytes | None, deadline: float) -> bytes | None:
-        with self.client.connection() as connection:
-            connection.send_command("SUBSCRIBE", key)
-            connection.read_response(disable_decoding=True)
-            # Subscribed before it is read: what is written from here on is announced.
-            document: bytes | None = self.client.call("GET", key)
-            while document == seen and (left := deadline - time.monotonic()) > 0:
-                if not connection.can_read(left):
-                    break
-                document = connection.read_response(disable_decoding=True)[2]
-            connection.send_command("UNSUBSCRIBE", key, check_health=False)  # a PING has another reply while it is subscribed
-            while connection.read_response(disable_decoding=True)[0] != b"unsubscribe":
-                pass
-        return document
+    def watch(self) -> Watch:
+        return RedisWatch(self)
 
     def forget(self, ids: Sequence[str]) -> None:
         if ids:
             with told_as_backend():
-                self.client.call("DEL", *(self.prefix + each for each in ids))
+                self.client.delete([self.prefix + each for each in ids])
 
     def prune(self) -> int:
         return 0  # Redis lets keys expire by itself
-
-
-@contextmanager
-def told_as_backend() -> Any:
-    """Raise what the client says of the server as the backend's error."""
-    try:
-        yield
-    except BrokerUnavailable as exc:
-        raise BackendUnavailable(str(exc)) from exc
 
 
 def record_args(backend: RedisBackend, record: Record) -> tuple[Any, ...]:

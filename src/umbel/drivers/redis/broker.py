@@ -30,16 +30,17 @@ from umbel.broker import (
     plain,
 )
 from umbel.clock import Clock
-from umbel.drivers.acceptance import refuse_odd_times
+from umbel.drivers.acceptance import refuse_odd_times, refuse_using
 from umbel.drivers.redis.backend import RedisBackend, record_args
-from umbel.drivers.redis.chunks import CHUNK, chunks, size_of
+from umbel.drivers.redis.chunks import CHUNK, chunks, grouped, size_of
 from umbel.drivers.redis.client import Begun, Client, load_script
-from umbel.drivers.redis.entries import letter_of, name_of
+from umbel.drivers.redis.entries import letter_of, marked, name_of, unmarked
 from umbel.drivers.redis.keys import DEFAULT_SEPARATOR, DEFAULT_STEPS, Keys, checked_steps, steps_of
+from umbel.drivers.redis.opening import open_client
 from umbel.drivers.redis.revoked import RevokedIds
-from umbel.drivers.redis.tallies import tallies_of
+from umbel.drivers.redis.tallies import count_tallies, tallies_of
 from umbel.exceptions import BrokerUnavailable
-from umbel.wire.marks import mark, marks
+from umbel.wire.marks import marks
 
 __all__ = ["RedisBroker"]
 
@@ -47,6 +48,7 @@ VERBS = {Verb.ACK: "D", Verb.RETRY: "R", Verb.GIVE_BACK: "G", Verb.BURY: "B", Ve
 MOST_PUSHED = 1000  # messages in one LPUSH, which holds up the server for less than a script
 MOST_PROMOTED = 1000  # messages in one step: a step holds up the server
 RECOVERED = re.compile(rb"\d{13}:1:\d")  # tags of claims that were taken over (see recover.lua)
+LONGEST_MEMORY = 10**13  # ms of a key, some hundred years: Redis refuses a time to live that its clock cannot hold
 VALID = 500  # ms by the server's clock after which an order to recover is void
 WAIT_SHARE = 0.5  # of the time for a call that replicas have: less than the reply has
 LONGEST_WAIT = 0.095  # seconds until it looks for messages that rang no bell; Redis ends a wait at its ticks, mostly of 0.1 s
@@ -60,7 +62,7 @@ class RedisBroker(Broker):
     def __init__(self, url: str, *, options: Mapping[str, Any] | None = None, timeout: float = 2.0, clock: Clock | None = None) -> None:
         del clock  # every driver is handed one; here the server's decides
         options = options or {}
-        self._client = Client(url, options=options, timeout=timeout)
+        self._client = open_client(url, options=options, timeout=timeout)
         self._prefix = str(options.get("global_keyprefix", ""))
         self._separator = str(options.get("sep", DEFAULT_SEPARATOR))
         self._steps = checked_steps(options.get("priority_steps", DEFAULT_STEPS))
@@ -69,9 +71,10 @@ class RedisBroker(Broker):
         self._pushes: dict[tuple[str, int], Begun] = {}
         self._revoked = RevokedIds(self._client, f"{self._prefix}{{umbel.revoked}}")
         self._backend: RedisBackend | None = None
+        self._ends: dict[tuple[str, str], bytes] = {}  # (queue, owner) -> the end of its lease, as the server said
         self._numbers = count(time.time_ns() // 1000)  # of recoveries: no driver of the same owner begins with smaller ones
         self._unanswered: dict[tuple[str, str], int] = {}
-        names = ("any", "publish", "fetch", "settle", "renew", "leave", "recover", "mark_started", "promote", "depth")
+        names = ("any", "publish", "publish_once", "fetch", "settle", "renew", "leave", "recover", "mark_started", "promote", "depth")
         self._scripts = {name: load_script(name) for name in names}
         self._scripts |= {name: load_script(name) for name in ("letters", "parked_for", "requeue", "discard", "purge")}
         self._scripts |= {name: load_script(name, shared=("_ring",)) for name in ("publish_now", "ring")}
@@ -86,17 +89,21 @@ class RedisBroker(Broker):
         """Return the names of the keys of *queue*."""
         keys = self._keys.get(queue)
         if keys is None:
-            keys = self._keys[queue] = Keys.of(queue, prefix=self._prefix, separator=self._separator, steps=self._steps)
+            keys = self._keys[queue] = self._make_keys(queue)
         return keys
+
+    def _make_keys(self, queue: str) -> Keys:
+        return Keys.of(queue, prefix=self._prefix, separator=self._separator, steps=self._steps)
 
     def _run(self, script: str, *args: Any) -> Any:
         return self._client.run(self._scripts[script], *args)
 
-    def publish(self, items: Sequence[Item], *, timeout: float | None = None) -> None:
+    def publish(self, items: Sequence[Item], *, timeout: float | None = None, using: object = None) -> None:
+        refuse_using(using, "redis")
         refuse_odd_times(items)
         client = self._client if timeout is None else self._client.hurried(timeout)
         try:
-            if len(items) == 1 and items[0].due is None:  # as of delay(), which need not be sorted and cut
+            if len(items) == 1 and items[0].due is None and not items[0].once:  # as of delay(), which need not be sorted and cut
                 self._push_one(client, items[0].queue, items[0].priority, items[0].raw)
             else:
                 self._publish(client, items)
@@ -106,12 +113,14 @@ class RedisBroker(Broker):
 
     def _publish(self, client: Client, items: Sequence[Item]) -> None:
         by, begun = time.monotonic() + client.timeout, False
-        for (queue, later, priority), group in grouped(items).items():
-            for chunk in chunks(group, lambda item: len(item.raw), CHUNK if later else MOST_PUSHED):
+        for (queue, how, priority), group in grouped(items).items():
+            for chunk in chunks(group, lambda item: len(item.raw), CHUNK if how else MOST_PUSHED):
                 if begun and time.monotonic() > by:
                     raise BrokerUnavailable(f"Redis at {client.url} did not take all within {client.timeout:g} s.", maybe_sent=True)
                 try:
-                    if later:
+                    if how == "once":
+                        self._store(client, "publish_once", [arg for item in chunk for arg in self._once_args(item)], by)
+                    elif how:
                         self._store(client, "publish", [arg for item in chunk for arg in self._push_args(item)], by)
                     else:
                         self._push(client, queue, priority, [item.raw for item in chunk], by)
@@ -159,6 +168,9 @@ class RedisBroker(Broker):
         keys, step = self.keys(item.queue), steps_of(self._steps, item.priority)
         return keys.base, keys.ready[step], milliseconds(item.due), step, item.raw
 
+    def _once_args(self, item: Item) -> tuple[Any, ...]:
+        return *self._push_args(item), item.once, max(1, int(min(item.once_for * 1000, LONGEST_MEMORY)))
+
     def join(self, owner: str, queues: Sequence[str], *, lease: float) -> None:
         if not all(self._renew(owner, queues, lease, join=True)):
             raise OwnerLost(owner)
@@ -167,11 +179,21 @@ class RedisBroker(Broker):
         return all(self._renew(owner, queues, lease, join=False))
 
     def _renew(self, owner: str, queues: Sequence[str], lease: float, *, join: bool) -> list[Any]:
-        calls = [(self.keys(queue).base, owner, int(lease * 1000), int(join)) for queue in queues]
-        return self._client.run_many(self._scripts["renew"], calls)
+        known = [self._ends.get((queue, owner), b"0") for queue in queues]
+        calls = [(self.keys(queue).base, owner, int(lease * 1000), int(join), end) for queue, end in zip(queues, known, strict=True)]
+        replies = self._client.run_many(self._scripts["renew"], calls)
+        self._ends |= {(queue, owner): reply[0] for queue, reply in zip(queues, replies, strict=True) if reply}
+        if any(reply and reply[1] for reply in replies):
+            # As after an outage: the others must have had the time to renew in this table before somebody looks for the dead.
+            raise BrokerUnavailable(
+                f"Redis at {self._client.url} has gone back to an older state of its data: a replica took over that lagged, or it started "
+                "from an old snapshot. What was acknowledged since then runs again, and what was published since then is lost."
+            )
+        return replies
 
     def leave(self, owner: str, queues: Sequence[str]) -> None:
         for queue in queues:
+            self._ends.pop((queue, owner), None)
             self._give_back_recovered(queue, owner)
         left = list(queues)
         while left:
@@ -266,13 +288,18 @@ class RedisBroker(Broker):
     def tallies(self, queue: str, *, since: float) -> list[Tally]:
         return tallies_of(self._client, self.keys(queue).base, since)
 
+    def count(self, queue: str, tallies: Mapping[str, int]) -> None:
+        count_tallies(self._client, self.keys(queue).base, tallies)
+
     def recover(self, queue: str, *, owner: str, limit: int) -> Recovered:
         # A server that was frozen carries out late what was sent before: by then owners that live may have missed a renewal.
-        seconds, micros = self._client.call("TIME")
-        until = int(seconds) * 1000 + int(micros) // 1000 + VALID
+        seconds, micros = self._client.now(self.keys(queue).base)
+        until = seconds * 1000 + micros // 1000 + VALID
         number = self._unanswered.pop((queue, owner), None) or next(self._numbers)
         try:
-            reply = self._run("recover", self.keys(queue).base, owner, min(limit, CHUNK), until, number)
+            reply = self._run(
+                "recover", self.keys(queue).base, owner, min(limit, CHUNK), until, number, self._ends.get((queue, owner), b"0")
+            )
         except BrokerUnavailable:  # perhaps it was carried out: the next call asks for what it took
             self._unanswered[queue, owner] = number
             raise
@@ -353,14 +380,6 @@ class RedisBroker(Broker):
         return False
 
 
-def grouped(items: Sequence[Item]) -> dict[tuple[str, bool, int], list[Item]]:
-    """Group *items* by what the messages of one LPUSH have in common: queue, whether they wait, priority. Each group keeps their order."""
-    groups: dict[tuple[str, bool, int], list[Item]] = {}
-    for item in items:
-        groups.setdefault((item.queue, item.due is not None, item.priority), []).append(item)
-    return groups
-
-
 def milliseconds(due: float | None) -> str:
     """Return a due time as the scripts read it, not rounded down: nothing starts early."""
     return "" if due is None else f"{due * 1000:.3f}"
@@ -371,15 +390,3 @@ def sequence(settlements: Sequence[Settlement]) -> list[int]:
     given_back = [i for i, each in enumerate(settlements) if each.verb is Verb.GIVE_BACK]
     others = [i for i, each in enumerate(settlements) if each.verb is not Verb.GIVE_BACK]
     return others + given_back[::-1]
-
-
-def marked(delivery: Delivery, settlement: Settlement) -> bytes:
-    """Return the message with the marks that the settlement asks for, rewritten only when they change."""
-    if (settlement.attempts, settlement.suspect) == (delivery.attempts, delivery.suspect) == marks(delivery.raw):
-        return delivery.raw
-    return mark(delivery.raw, attempts=settlement.attempts, suspect=settlement.suspect)
-
-
-def unmarked(raw: bytes) -> bytes:
-    """Return the message without attempts and suspicion; empty if it has none, and stays as it is."""
-    return b"" if marks(raw) == (0, False) else mark(raw, attempts=0, suspect=False)

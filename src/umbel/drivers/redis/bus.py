@@ -8,7 +8,8 @@ from contextlib import suppress
 from typing import Any
 
 from umbel.bus import Bus, Heard, Subscription
-from umbel.drivers.redis.client import FAULTS, Client
+from umbel.drivers.redis.client import FAULTS
+from umbel.drivers.redis.opening import open_client
 from umbel.exceptions import BrokerUnavailable
 
 __all__ = ["RedisBus"]
@@ -18,11 +19,11 @@ class RedisBus(Bus):
     """Topics are channels."""
 
     def __init__(self, url: str, *, options: Mapping[str, Any] | None = None, timeout: float = 2.0) -> None:
-        self._client = Client(url, options=options or {}, timeout=timeout)
+        self._client = open_client(url, options=options or {}, timeout=timeout)
         self._prefix = str((options or {}).get("global_keyprefix", ""))
 
     def publish(self, topic: str, body: bytes) -> None:
-        self._client.call("PUBLISH", self._prefix + topic, body)
+        self._client.say(self._prefix + topic, body)
 
     def subscribe(self, topics: Sequence[str]) -> Subscription:
         return RedisSubscription(self._client.connect(), self._prefix, topics, self._client.url)

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Any, TypeVar
 
-__all__ = ["CHUNK", "chunks", "size_of"]
+from umbel.broker import Item
+from umbel.drivers.chunks import chunks as cut
+
+__all__ = ["CHUNK", "chunks", "grouped", "size_of"]
 
 T = TypeVar("T")
 
@@ -15,18 +18,22 @@ MOST_BYTES = 8_000_000  # in one call, if it is about more than one; what the sc
 
 def chunks(items: Iterable[T], size: Callable[[T], int], most: int = CHUNK) -> Iterator[list[T]]:
     """Cut *items* into what one call may be about: *most* of them, and not too many bytes."""
-    chunk, total = list[T](), 0
-    for item in items:
-        more = size(item)
-        if chunk and (len(chunk) == most or total + more > MOST_BYTES):
-            yield chunk
-            chunk, total = [], 0
-        chunk.append(item)
-        total += more
-    if chunk:
-        yield chunk
+    return cut(items, size, most, MOST_BYTES)
 
 
 def size_of(args: Iterable[Any]) -> int:
     """Return how many bytes are in the arguments of a script: what is long is bytes."""
     return sum(len(arg) for arg in args if isinstance(arg, bytes))
+
+
+def grouped(items: Sequence[Item]) -> dict[tuple[str, str, int], list[Item]]:
+    """Group *items* by what the messages of one call have in common; each group keeps their order.
+
+    That is the queue; whether they have a key ("once") or wait ("later"), else "", and are of one LPUSH; and the priority. What has a key
+    is one group, as two of one key may have two priorities.
+    """
+    groups: dict[tuple[str, str, int], list[Item]] = {}
+    for item in items:
+        how = "once" if item.once else "" if item.due is None else "later"
+        groups.setdefault((item.queue, how, 0 if item.once else item.priority), []).append(item)
+    return groups

@@ -7,33 +7,42 @@ URL parsing, its connections and its parser.
 from __future__ import annotations
 
 import math
-import threading
 import time
 from collections import deque
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from hashlib import sha1
 from importlib import resources
-from ipaddress import ip_address
-from typing import Any
+from typing import Any, NoReturn
 
-import redis
-from redis.backoff import NoBackoff
-from redis.exceptions import AuthenticationError, BusyLoadingError, NoScriptError, ReadOnlyError, RedisError, ResponseError
+from redis.exceptions import (
+    AuthenticationError,
+    BusyLoadingError,
+    ClusterCrossSlotError,
+    MovedError,
+    NoPermissionError,
+    NoScriptError,
+    RedisError,
+    ResponseError,
+)
 from redis.exceptions import TimeoutError as RedisTimeoutError
-from redis.retry import Retry
 
 from umbel.config_values import masked, without_secrets
-from umbel.exceptions import BrokerUnavailable, ImproperlyConfigured
+from umbel.drivers.lookup import in_time
+from umbel.drivers.redis.addresses import maker
+from umbel.exceptions import BrokerUnavailable
 from umbel.forks import process
 
 __all__ = ["Begun", "Client", "Script", "load_script"]
 
-PASSED_OPTIONS = ("socket_keepalive", "health_check_interval", "ssl_cert_reqs", "ssl_ca_certs", "ssl_certfile", "ssl_keyfile")
 IDLE_CHECK = 1.0  # seconds after which a pooled connection is looked at before it is used: the server may have closed it
 FAULTS = (RedisError, OSError)
 # What a server refuses at the first write of a script, as its state forbids all writes.
 REFUSED_FIRST = ("command not allowed when used memory", "MISCONF", "read only replica", "NOREPLICAS")
+# What a server says that is a replica now, and none that may be written to.
+DEMOTED = ("READONLY", "read only replica", "Link with MASTER is down", "UNBLOCKED")
+# What a script says that ran into what its user must not do.
+FORBIDDEN = ("can't run this command", "ACL failure", "can't access")
 REPLY_SHARE = 0.6  # of the time for a call; the rest is for the connection: together they keep the deadline
 SHORTEST_WAIT = 0.05  # seconds for a reply, when connecting took all of the time
 
@@ -68,28 +77,12 @@ class Begun:
 class Client:
     """A pool of connections to one database; safe under threads and after a fork."""
 
+    passed_on: tuple[type[Exception], ...] = (NoScriptError,)  # error replies that the caller of `pipeline` knows how to go on after
+
     def __init__(self, url: str, *, options: Mapping[str, Any], timeout: float) -> None:
-        passed = {name: options[name] for name in PASSED_OPTIONS if name in options}
         self._given = url, options
-        try:
-            pool = redis.ConnectionPool.from_url(
-                url,
-                socket_connect_timeout=timeout * (1 - REPLY_SHARE),
-                socket_timeout=timeout * REPLY_SHARE,
-                retry=Retry(NoBackoff(), 0),
-                **passed,
-            )
-            pool.connection_kwargs["protocol"] = 2  # also where the URL asks for another: replies are read as this one has them
-            self._named = is_name(str(pool.connection_kwargs.get("host", "localhost")))
-        except (ValueError, TypeError) as exc:
-            # Without its cause: a parser may have cut the URL in the middle of the password, and says the part.
-            raise ImproperlyConfigured(
-                f"{masked(url)!r} is not a Redis URL: {without_secrets(str(exc), url)}. Write it as redis://:password@host:6379/0, "
-                "with %2F for a / in the password, %40 for an @, %23 for a #."
-            ) from None
-        self._make: Any = lambda: pool.connection_class(**pool.connection_kwargs)
+        self._make, self._named, self.address = maker(url, options, connect_in=timeout * (1 - REPLY_SHARE), reply_in=timeout * REPLY_SHARE)
         self.url = masked(url)
-        self.address = tuple(sorted((k, str(v)) for k, v in pool.connection_kwargs.items() if k in {"host", "port", "db", "path"}))
         self.timeout = timeout
         self._idle: deque[tuple[Any, float]] = deque()
         self._pid = process.pid
@@ -97,11 +90,11 @@ class Client:
     def hurried(self, timeout: float) -> Client:
         """Return a client of the same database with another deadline, to be closed after use."""
         url, options = self._given
-        return Client(url, options=options, timeout=timeout)
+        return type(self)(url, options=options, timeout=timeout)
 
     @contextmanager
-    def connection(self) -> Iterator[Any]:
-        """Lend a connection. It is dropped, not returned, when the block fails."""
+    def connection(self, near: str = "") -> Iterator[Any]:  # noqa: ARG002
+        """Lend a connection, to where the key *near* is. It is dropped, not returned, when the block fails."""
         connection = self._take()
         try:
             yield connection
@@ -126,31 +119,53 @@ class Client:
             connection.disconnect()
         return self.connect()
 
-    def connect(self) -> Any:
-        """Open a connection of the caller's own."""
+    def connect(self, near: str = "") -> Any:  # noqa: ARG002
+        """Open a connection of the caller's own, to where the key *near* is."""
         connection, end = self._make(), time.monotonic() + self.timeout
         read = connection.read_response
         connection.read_response = lambda *args, **how: read(*args, **{"timeout": left_until(end), **how})  # of AUTH, SELECT and so on
         try:
             if self._named:
-                in_time(connection.connect, self.timeout)
+                in_time(lambda: self._begin(connection), self.timeout)
             else:
-                connection.connect()
+                self._begin(connection)
         except FAULTS as exc:
             reason, answered = self._said(exc), isinstance(exc, (ResponseError, AuthenticationError, BusyLoadingError))
             raise BrokerUnavailable(
                 f"Redis at {self.url} answered: {reason}."
                 if answered
-                else f"Redis at {self.url} does not answer: {reason}. Check that it runs and that the URL is right.",
+                else f"Redis at {self.url} does not answer: {reason}. {what_to_do(reason)}",
                 unreachable=not answered,
             ) from harmless(exc, reason)
         finally:
             del connection.read_response
         return connection
 
+    def _begin(self, connection: Any) -> None:
+        """Connect it, log in, choose the database."""
+        connection.connect()
+
     def call(self, *command: Any, timeout: float | None = None) -> Any:
         """Send one command and return its reply."""
         return self.pipeline([command], timeout=timeout)[0]
+
+    def say(self, channel: str, body: bytes) -> None:
+        """Publish *body*; all of this client's are heard in their order."""
+        self.call("PUBLISH", channel, body)
+
+    def now(self, near: str) -> tuple[int, int]:  # noqa: ARG002
+        """Return the seconds and microseconds of the clock by which the scripts act on the key *near*."""
+        seconds, micros = self.call("TIME")
+        return int(seconds), int(micros)
+
+    def get(self, keys: Sequence[str]) -> list[bytes | None]:
+        """Return what *keys* hold."""
+        found: list[bytes | None] = self.call("MGET", *keys)
+        return found
+
+    def delete(self, keys: Sequence[str]) -> None:
+        """Delete *keys*."""
+        self.call("DEL", *keys)
 
     def run(self, script: Script, *args: Any) -> Any:
         """Run one script."""
@@ -212,17 +227,22 @@ class Client:
             raise
         self._idle.append((connection, time.monotonic()))
         for position, reply in enumerate(replies):
-            if isinstance(reply, NoScriptError):
-                raise reply
             if isinstance(reply, Exception):
-                if isinstance(reply, ReadOnlyError):  # it became a replica: the same address may lead to the new master now
-                    self.close()
-                reason = self._said(reply)
-                perhaps = position > 0 or may_have_written(reply)
-                raise BrokerUnavailable(f"Redis at {self.url} refused: {reason}", refused=True, maybe_sent=perhaps) from harmless(
-                    reply, reason
-                )
+                self._raise(reply, position)
         return replies
+
+    def _raise(self, reply: Exception, position: int) -> NoReturn:
+        """Raise the error that is the reply to the command at *position*."""
+        if isinstance(reply, self.passed_on):
+            raise reply
+        reason = self._said(reply)
+        demoted = any(each in reason for each in DEMOTED)
+        if demoted:  # the same address may lead to the new master now
+            self.close()
+        perhaps, hint = position > 0 or may_have_written(reply), hint_for(reply, reason)
+        raise BrokerUnavailable(f"Redis at {self.url} refused: {reason}{hint}", refused=not demoted, maybe_sent=perhaps) from harmless(
+            reply, reason
+        )
 
     def _lost(self, exc: Exception, timeout: float | None, *, begun: bool) -> BrokerUnavailable:
         """Say how the connection ended. The idle ones have most likely ended with it: the next call makes a new one."""
@@ -250,42 +270,6 @@ class Client:
             while self._idle:
                 self._idle.pop()[0].disconnect()
         self._idle = deque()
-
-
-def is_name(host: str) -> bool:
-    """Answer whether *host* must be looked up by servers of names; `localhost` is in a file.
-
-    Raises:
-        ValueError: it cannot be a name.
-    """
-    try:
-        ip_address(host)
-    except ValueError:
-        host.encode("idna")
-        return host != "localhost"
-    return False
-
-
-def in_time(connect: Callable[[], None], seconds: float) -> None:
-    """Connect in a thread: looking up a name has no deadline of its own, and is left behind when it takes too long.
-
-    Raises:
-        TimeoutError: it took longer than *seconds*.
-    """
-    done, failed = threading.Event(), list[BaseException]()
-
-    def work() -> None:
-        try:
-            connect()
-        except BaseException as exc:  # noqa: BLE001 - raised again by who waits
-            failed.append(exc)
-        done.set()
-
-    threading.Thread(target=work, name="umbel-connect", daemon=True).start()
-    if not done.wait(seconds):
-        raise TimeoutError(f"looking up its name and connecting took more than {seconds:g} s")
-    if failed:
-        raise failed[0]
 
 
 def left_until(end: float) -> float:
@@ -319,6 +303,26 @@ def may_have_written(error: Exception) -> bool:
     """Answer whether it was raised inside a script after its first write, for all that is known."""
     said = str(error)
     return "user_script" in said and not any(each in said for each in REFUSED_FIRST)
+
+
+def what_to_do(reason: str) -> str:
+    """Return what follows the sentence that a server could not be connected to."""
+    if "CERTIFICATE_VERIFY_FAILED" in reason:
+        return "Give the file of the authority that signed its certificate as ssl_ca_certs, and connect by a name that the certificate has."
+    if "No master found" in reason:
+        return "Its sentinels choose a new one, or master_name is not its name in their configuration."
+    if any(each in reason for each in ("_ssl.", "reset by peer", "closed by server")):
+        return "Look whether it speaks TLS (rediss://) or not, and wants a certificate of its clients (ssl_certfile and ssl_keyfile)."
+    return "Check that it runs and that the URL is right."
+
+
+def hint_for(reply: Exception, reason: str) -> str:
+    """Return what follows the text of an error reply: what to do."""
+    if isinstance(reply, (MovedError, ClusterCrossSlotError)) or "non local key" in reason:
+        return ". It is a node of a cluster: write redis+cluster:// for redis://, rediss+cluster:// for rediss://."
+    if isinstance(reply, NoPermissionError) or any(each in reason for each in FORBIDDEN):
+        return ". ACL LOG on the server says what was not allowed; what is needed is in docs/how-to/use-redis.md, under Users."
+    return ""
 
 
 def harmless(exc: Exception, shown: str) -> Exception | None:

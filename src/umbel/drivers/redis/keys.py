@@ -16,15 +16,26 @@ r"""Names of keys in Redis.
 
     {<q>}.tally:<minute>   hash    what was counted in the minute that begins then (seconds) -> how often; for three hours
 
+    {<q>}.once:<key>       string  a key that is remembered (see `Item.once`), for as long as it is
+
+    {umbel.schedule:<s>}…  the schedule <s>: `scripts/_schedules.lua` has its keys
+
     {umbel.revoked}        string  mark of the last entry of the list of revoked ids, which all queues share
     {umbel.revoked}.marks  zset    id -> its mark
     {umbel.revoked}.ends   zset    id -> when it is forgotten, in ms
     {umbel.revoked}.signals        hash: id -> what ends it if it runs
 
-What has no time to live: messages wherever they are, and owners and claims, which lead to messages. An owner that was killed is taken
-out of both by who consumes the queue next; if nobody does, they stay.
+    {umbel.flows:<n>}…     workflows: `scripts/_flows.lua` has their keys; <n> is 0, on a cluster one of a few numbers
+    umbel.bound:<id>       string  which copy of a task's message has started
+    celery-task-meta-<id>, celery-taskset-meta-<id>        string: Celery's, of a result and of a group
 
-`{<q>}` is a hash tag: on a cluster all of these live in the slot of the list `<q>`.
+What has no time to live: messages wherever they are, owners and claims, which lead to messages, and schedules. An owner that was killed
+is taken out of the first two by who consumes the queue next; if nobody does, they stay.
+
+`{<q>}` is a hash tag: on a cluster all keys of a queue live in one slot. There the lists of ready messages have other names, as kombu's
+are not all of one slot (and kombu knows no cluster):
+
+    {<q>}.ready:<step>     list    ready messages of each step
 """
 
 from __future__ import annotations
@@ -73,6 +84,20 @@ class Keys:
         """Make the keys of *queue*."""
         ready = tuple(prefix + (queue if step == steps[0] else f"{queue}{separator}{step}") for step in steps)
         return cls(ready, f"{prefix}{{{queue}}}")
+
+    @classmethod
+    def in_one_slot(cls, queue: str, *, prefix: str, steps: Sequence[int]) -> Keys:
+        """Make the keys of *queue* in a cluster.
+
+        Raises:
+            ImproperlyConfigured: its name makes no hash tag.
+        """
+        base = f"{prefix}{{{queue}}}"
+        if "{}" in base and base.index("{}") == base.index("{"):
+            raise ImproperlyConfigured(
+                f"The queue {queue!r} (prefix {prefix!r}) cannot be on a Redis Cluster: {base!r} begins with an empty tag."
+            )
+        return cls(tuple(f"{base}.ready:{step}" for step in steps), base)
 
     def claims(self, owner: str) -> str:
         """Return the hash of what *owner* has claimed."""

@@ -6,7 +6,8 @@ from collections.abc import Mapping
 from typing import Any
 
 from umbel.clock import Clock, SystemClock
-from umbel.drivers.redis.client import Client, load_script
+from umbel.drivers.redis.client import load_script
+from umbel.drivers.redis.opening import open_client
 from umbel.leases import LeaseStore, Term
 
 __all__ = ["RedisLeases"]
@@ -16,7 +17,7 @@ class RedisLeases(LeaseStore):
     """Leases by Redis's clock."""
 
     def __init__(self, url: str, *, options: Mapping[str, Any] | None = None, timeout: float = 2.0, clock: Clock | None = None) -> None:
-        self._client = Client(url, options=options or {}, timeout=timeout)
+        self._client = open_client(url, options=options or {}, timeout=timeout)
         self._prefix = str((options or {}).get("global_keyprefix", ""))
         self._clock = clock or SystemClock()
         self._scripts = {name: load_script(name) for name in ("lease_acquire", "lease_renew")}

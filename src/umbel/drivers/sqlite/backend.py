@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import sqlite3
+import time
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -11,11 +12,15 @@ from umbel.backend import Record, ResultBackend
 from umbel.clock import Clock, SystemClock
 from umbel.drivers.acceptance import may_replace
 from umbel.drivers.sqlite.database import Database, path_of
+from umbel.drivers.sqlite.flows import SQLiteFlows, prune_flows
 from umbel.exceptions import BackendUnavailable
+from umbel.watch import Polling, Watch
 
 __all__ = ["SQLiteBackend", "write_record"]
 
 CHUNK = 500  # results deleted in one transaction: others want to write too
+
+TURN = 0.05  # seconds after which one who waits for results sees that somebody else waits for others
 
 PRUNED_WITH_EACH = 2  # expired results deleted with each that is written: more than one, so that they become fewer
 
@@ -25,7 +30,7 @@ WRITE = "INSERT OR REPLACE INTO umbel_results (id, state, fence, expires, meta) 
 PRUNE = "DELETE FROM umbel_results WHERE rowid IN (SELECT rowid FROM umbel_results WHERE expires <= ? LIMIT ?)"
 
 
-class SQLiteBackend(ResultBackend):
+class SQLiteBackend(SQLiteFlows, ResultBackend):
     """Results in the file that the URL names. It may be the broker's file, and then both are written in one step."""
 
     def __init__(self, url: str, *, options: Mapping[str, Any] | None = None, timeout: float = 2.0, clock: Clock | None = None) -> None:
@@ -53,9 +58,8 @@ class SQLiteBackend(ResultBackend):
         row = connection.execute(READ, (task_id, self._clock.now())).fetchone()
         return row[0] if row else None
 
-    def wait(self, id: str, seen: bytes | None, timeout: float) -> bytes | None:
-        self._database.wait(lambda connection: 0.0 if self._meta(connection, id) != seen else None, timeout)
-        return self.get([id])[0]
+    def watch(self) -> Watch:
+        return SQLiteWatch(self, self._database)
 
     def forget(self, ids: Sequence[str]) -> None:
         with self._database.write() as connection:
@@ -67,7 +71,39 @@ class SQLiteBackend(ResultBackend):
             with self._database.write() as connection:
                 removed = connection.execute(PRUNE, (self._clock.now(), CHUNK)).rowcount
             total += removed
-        return total
+        return total + prune_flows(self._database, self._clock.now())
+
+
+class SQLiteWatch(Polling):
+    """Looks again when the file has changed."""
+
+    def __init__(self, backend: SQLiteBackend, database: Database) -> None:
+        super().__init__(backend)
+        self._database = database
+
+        self._version: object = None
+
+    def look(self) -> dict[str, bytes]:
+        with self._database.read() as connection:
+            self._version = self._read_version(connection)  # before the documents: what comes after it is looked at again
+        return super().look()
+
+    def _read_version(self, connection: sqlite3.Connection) -> object:
+        return self._database.commits, connection.execute("PRAGMA data_version").fetchone()[0]
+
+    def pause(self, least: float, most: float) -> None:
+        end = time.monotonic() + most
+        if self.woken.wait(least):
+            return
+        changed = False
+
+        def look(connection: sqlite3.Connection) -> float | None:
+            nonlocal changed
+            changed = self._read_version(connection) != self._version
+            return 0.0 if changed else None
+
+        while not changed and not self.woken.is_set() and (left := end - time.monotonic()) > 0:
+            self._database.wait(look, min(TURN, left))
 
 
 def write_record(connection: sqlite3.Connection, record: Record, now: float) -> bool:

@@ -29,7 +29,7 @@ from umbel.broker import (
     plain,
 )
 from umbel.clock import Clock, SystemClock
-from umbel.drivers.acceptance import refuse_odd_times
+from umbel.drivers.acceptance import refuse_odd_times, refuse_using
 from umbel.drivers.sqlite import statements as sql
 from umbel.drivers.sqlite.backend import SQLiteBackend, write_record
 from umbel.drivers.sqlite.database import Database, path_of
@@ -42,6 +42,7 @@ READY, DELAYED, PARKED, DEAD = 0, 1, 3, 4  # see schema.sql
 PROMOTED_AT_ONCE = 1000
 PURGED_AT_ONCE = 5000
 REVOKED_AT_ONCE = 1000
+KEYS_FORGOTTEN = 100  # in one publish, and two for each message
 MOST_BYTES = 8_000_000  # of messages after which a claim or a recovery ends, with at least one: others wait for the lock
 VALID = 0.5  # seconds after which an order to recover is void
 
@@ -64,10 +65,23 @@ class SQLiteBroker(Broker):
     def close(self) -> None:
         self._database.close()
 
-    def publish(self, items: Sequence[Item], *, timeout: float | None = None) -> None:
+    def publish(self, items: Sequence[Item], *, timeout: float | None = None, using: object = None) -> None:
+        refuse_using(using, "sqlite")
         refuse_odd_times(items)
         with self._database.write(timeout) as connection:
+            if any([item.once for item in items]):  # noqa: C419 - cheaper than a generator
+                items = self._without_known(connection, items)
             self._add(connection, items)
+
+    def _without_known(self, connection: sqlite3.Connection, items: Sequence[Item]) -> list[Item]:
+        """Return *items* but those whose keys are remembered, and remember the keys of the others."""
+        now = self._clock.now()
+        connection.execute(sql.FORGET_KEYS, (now, 2 * len(items) + KEYS_FORGOTTEN))
+
+        def is_new(item: Item) -> bool:
+            return connection.execute(sql.REMEMBER, (item.queue, item.once, now + item.once_for, now)).rowcount == 1
+
+        return [item for item in items if not item.once or is_new(item)]
 
     def _add(self, connection: sqlite3.Connection, items: Iterable[Item]) -> None:
         now = self._clock.now()
@@ -145,6 +159,10 @@ class SQLiteBroker(Broker):
     def tallies(self, queue: str, *, since: float) -> list[Tally]:
         with self._database.read() as connection:
             return self._tallies.since(connection, queue, since, self._clock.now())
+
+    def count(self, queue: str, tallies: Mapping[str, int]) -> None:
+        with self._database.write() as connection:
+            self._tallies.count(connection, {(queue, tally): times for tally, times in tallies.items()}, self._clock.now())
 
     def _settle_one(self, connection: sqlite3.Connection, settlement: Settlement) -> bool:
         claim, now = claim_of(settlement.delivery), self._clock.now()

@@ -20,7 +20,7 @@ from umbel.exceptions import BackendUnavailable, BrokerUnavailable, ImproperlyCo
 __all__ = ["Database", "path_of"]
 
 SCHEMA = 2  # of what the tables mean: a file of another one is refused
-NEWEST = "umbel_tallies"  # a file without this table is from before: it is added, and an older umbel does not mind
+NEWEST = "umbel_schedule_states"  # a file without this table is from before: it is added, and an older umbel does not mind
 SHORTEST_POLL, LONGEST_POLL = 0.0005, 0.015  # seconds between two looks at the file
 ECHO = 0.05  # seconds of looking often after the bell has rung
 SLOWEST_SYNC = 2.0  # seconds of looking at all: it rings at a write, and others see what was written once it is on the disk

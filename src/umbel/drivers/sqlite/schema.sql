@@ -85,4 +85,106 @@ CREATE TABLE IF NOT EXISTS umbel_tallies (
     PRIMARY KEY (minute, queue, tally)
 ) WITHOUT ROWID;
 
+-- Workflows. What has expired may still be there: who reads asks umbel_flows, which alone says how long a flow lives.
+CREATE TABLE IF NOT EXISTS umbel_flows (
+    id TEXT PRIMARY KEY,
+    expires REAL
+) WITHOUT ROWID;
+
+CREATE INDEX IF NOT EXISTS umbel_flows_expire ON umbel_flows (expires) WHERE expires IS NOT NULL;
+
+CREATE TABLE IF NOT EXISTS umbel_nodes (
+    flow TEXT NOT NULL,
+    number INTEGER NOT NULL,
+    node BLOB NOT NULL,
+    PRIMARY KEY (flow, number)
+) WITHOUT ROWID;
+
+CREATE TABLE IF NOT EXISTS umbel_joins (
+    flow TEXT NOT NULL,
+    number INTEGER NOT NULL,
+    size INTEGER NOT NULL,
+    done INTEGER NOT NULL DEFAULT 0,
+    decider INTEGER,  -- the position of the part that ended it, -1 if it had none; empty: it is not over
+    sent INTEGER NOT NULL DEFAULT 0,
+    since REAL,  -- when it was over, or somebody asked to answer for it; empty: it is not over, or sent
+    failed TEXT,
+    failure BLOB,
+    data BLOB NOT NULL,
+    PRIMARY KEY (flow, number)
+) WITHOUT ROWID;
+
+CREATE INDEX IF NOT EXISTS umbel_joins_over ON umbel_joins (since) WHERE since IS NOT NULL;
+
+CREATE TABLE IF NOT EXISTS umbel_parts (
+    flow TEXT NOT NULL,
+    number INTEGER NOT NULL,  -- of the join
+    position INTEGER NOT NULL,
+    value BLOB NOT NULL,
+    PRIMARY KEY (flow, number, position)
+);
+
+CREATE TABLE IF NOT EXISTS umbel_grown (
+    flow TEXT NOT NULL,
+    number INTEGER NOT NULL,
+    name TEXT NOT NULL,  -- what it has grown for
+    position INTEGER NOT NULL,
+    PRIMARY KEY (flow, number, name)
+) WITHOUT ROWID;
+
+-- Which copy of a task's message has started.
+CREATE TABLE IF NOT EXISTS umbel_bound (
+    id TEXT PRIMARY KEY,
+    copy TEXT NOT NULL,
+    expires REAL
+) WITHOUT ROWID;
+
+CREATE INDEX IF NOT EXISTS umbel_bound_expire ON umbel_bound (expires) WHERE expires IS NOT NULL;
+
+CREATE TABLE IF NOT EXISTS umbel_groups (
+    id TEXT PRIMARY KEY,
+    document BLOB NOT NULL,
+    expires REAL
+) WITHOUT ROWID;
+
+CREATE INDEX IF NOT EXISTS umbel_groups_expire ON umbel_groups (expires) WHERE expires IS NOT NULL;
+
+-- Keys of messages that are stored once (see `Item.once`).
+CREATE TABLE IF NOT EXISTS umbel_once (
+    queue TEXT NOT NULL,
+    key TEXT NOT NULL,
+    expires REAL NOT NULL,
+    PRIMARY KEY (queue, key)
+) WITHOUT ROWID;
+
+CREATE INDEX IF NOT EXISTS umbel_once_expire ON umbel_once (expires);
+
+-- Schedules. A mark is a time in microseconds, or one more than the last mark, if that is larger.
+CREATE TABLE IF NOT EXISTS umbel_schedules (
+    name TEXT PRIMARY KEY,
+    mark INTEGER NOT NULL,  -- of the last change
+    floor INTEGER NOT NULL,  -- who knows less may have missed a removal that is forgotten
+    fence INTEGER NOT NULL DEFAULT 0  -- of the last who wrote states
+) WITHOUT ROWID;
+
+CREATE TABLE IF NOT EXISTS umbel_schedule_rows (
+    schedule TEXT NOT NULL,
+    name TEXT NOT NULL,
+    mark INTEGER NOT NULL,
+    text BLOB,  -- empty: removed
+    PRIMARY KEY (schedule, name)
+);
+
+CREATE INDEX IF NOT EXISTS umbel_schedule_marks ON umbel_schedule_rows (schedule, mark);
+CREATE INDEX IF NOT EXISTS umbel_schedule_removed ON umbel_schedule_rows (schedule, mark) WHERE text IS NULL;
+
+CREATE TABLE IF NOT EXISTS umbel_schedule_states (
+    schedule TEXT NOT NULL,
+    name TEXT NOT NULL,
+    slot REAL NOT NULL,
+    runs INTEGER NOT NULL,
+    id TEXT NOT NULL,
+    PRIMARY KEY (schedule, name)
+) WITHOUT ROWID;
+
 INSERT OR IGNORE INTO umbel_meta VALUES ('schema', 2), ('fence', 0), ('revoked', 0);

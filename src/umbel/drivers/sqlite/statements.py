@@ -4,6 +4,10 @@
 from typing import Final
 
 PUBLISH: Final = "INSERT INTO umbel_messages (queue, place, priority, due, id, raw) VALUES (?, ?, ?, ?, ?, ?)"
+REMEMBER: Final = """
+INSERT INTO umbel_once (queue, key, expires) VALUES (?, ?, ?)
+ON CONFLICT DO UPDATE SET expires = excluded.expires WHERE expires <= ?"""
+FORGET_KEYS: Final = "DELETE FROM umbel_once WHERE (queue, key) IN (SELECT queue, key FROM umbel_once WHERE expires <= ? LIMIT ?)"
 
 JOIN: Final = """
 INSERT INTO umbel_owners (queue, name, expires) VALUES (?, ?, ?)

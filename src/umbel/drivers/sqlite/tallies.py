@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sqlite3
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 
 from umbel.broker import TALLIES_KEPT, Settlement, Tally
 from umbel.drivers.sqlite import statements as sql
@@ -22,7 +22,10 @@ class Tallies:
 
     def add(self, connection: sqlite3.Connection, done: Iterable[Settlement], now: float) -> None:
         """Count the settlements that were carried out; in a new minute, delete what is old."""
-        counts = Counter((each.delivery.queue, each.tally) for each in done if each.tally)
+        self.count(connection, Counter((each.delivery.queue, each.tally) for each in done if each.tally), now)
+
+    def count(self, connection: sqlite3.Connection, counts: Mapping[tuple[str, str], int], now: float) -> None:
+        """Count tallies of queues, each so often."""
         if not counts:
             return
         minute = int(now) // 60 * 60

@@ -13,7 +13,8 @@ import pytest
 
 from umbel.backend import Record, ResultBackend
 from umbel.meta import build_meta, encode_meta
-from umbel.testing.conformance.base import succeeds_in_child
+from umbel.testing.conformance.base import BackendSuite, succeeds_in_child
+from umbel.watch import Watch
 
 __all__ = ["BackendConformance"]
 
@@ -34,25 +35,12 @@ def results(backend: ResultBackend, *ids: str) -> list[str | None]:
     return [result(document) for document in backend.get(ids)]
 
 
-class BackendConformance:
+class BackendConformance(BackendSuite):
     """Inherit it, and give `make_backend`; and `pass_time` if the time comes from a fake clock."""
-
-    @pytest.fixture
-    def make_backend(self) -> Callable[[], ResultBackend]:
-        raise NotImplementedError("Give a fixture make_backend, which makes backends that share one store.")
-
-    @pytest.fixture
-    def backend(self, make_backend: Callable[[], ResultBackend]) -> Iterator[ResultBackend]:
-        backend = make_backend()
-        yield backend
-        backend.close()
 
     @pytest.fixture
     def id(self) -> str:
         return str(uuid4())
-
-    def pass_time(self, seconds: float) -> None:
-        threading.Event().wait(seconds)
 
     def test_what_was_stored_is_read_by_others(self, backend: ResultBackend, make_backend: Callable[[], ResultBackend], id: str) -> None:
         assert backend.store([record(id, "SUCCESS", "1")]) == [True]
@@ -136,34 +124,85 @@ class BackendConformance:
         assert results(backend, id) == [None]
         assert backend.store([record(id, "STARTED", "2", fence=1)]) == [True]
 
-    def test_waiting_ends_as_soon_as_another_stores(
-        self, backend: ResultBackend, make_backend: Callable[[], ResultBackend], id: str
-    ) -> None:
+    @pytest.fixture
+    def watch(self, backend: ResultBackend) -> Iterator[Watch]:
+        watch = backend.watch()
+        yield watch
+        watch.close()
+
+    def heard(self, watch: Watch, timeout: float) -> dict[str, str | None]:
+        """Return the results that a watch tells of, until nothing comes for *timeout* seconds."""
+        found: dict[str, str | None] = {}
+        while news := watch.wait(timeout):
+            found |= {task_id: result(document) for task_id, document in news.items()}
+        return found
+
+    def test_a_watch_tells_as_soon_as_another_stores(self, watch: Watch, make_backend: Callable[[], ResultBackend], id: str) -> None:
         other = make_backend()
-        seen: list[tuple[bytes | None, float]] = []
-        thread = threading.Thread(target=lambda: seen.append((backend.wait(id, None, 5.0), time.monotonic())))
+        seen: list[tuple[object, float]] = []
+        watch.listen([id])
+        thread = threading.Thread(target=lambda: seen.append((watch.wait(5.0), time.monotonic())))
         thread.start()
         threading.Event().wait(0.05)  # so that it waits; if it does not yet, the test is only easier
         stored = time.monotonic()
-        other.store([record(id, "SUCCESS", "1")])
+        written = record(id, "SUCCESS", "1")
+        other.store([record(id + "other", "SUCCESS", "2"), written])
         thread.join(10)
-        assert result(seen[0][0]) == "1"
-        assert seen[0][1] - stored < 0.2
+        assert seen[0][0] == {id: other.get([id])[0]}
+        assert seen[0][1] - stored < 0.3
         other.close()
 
-    def test_waiting_returns_at_once_what_was_not_seen(self, backend: ResultBackend, id: str) -> None:
+    def test_a_watch_tells_of_what_is_there(self, backend: ResultBackend, watch: Watch, id: str) -> None:
         backend.store([record(id, "STARTED", "1")])
+        watch.listen([id, id + "none"])
         started = time.monotonic()
-        assert result(backend.wait(id, None, 5.0)) == "1"
+        assert {task_id: result(document) for task_id, document in watch.wait(5.0).items()} == {id: "1"}
         assert time.monotonic() - started < 1.0
 
-    def test_waiting_ends_with_its_time(self, backend: ResultBackend, id: str) -> None:
-        stored = record(id, "STARTED", "1")
-        backend.store([stored])
+    def test_a_watch_tells_of_each_state_after_the_one_before_was_heard(self, backend: ResultBackend, watch: Watch, id: str) -> None:
+        watch.listen([id])
+        for state in ("STARTED", "PROGRESS", "SUCCESS"):
+            backend.store([record(id, state, state)])
+            assert self.heard(watch, 0.3) == {id: state}
+
+    def test_a_watch_of_many_tells_of_all(self, backend: ResultBackend, make_backend: Callable[[], ResultBackend], id: str) -> None:
+        watch, other = backend.watch(), make_backend()
+        ids = [f"{id}{number}" for number in range(1200)]
+        other.store([record(each, "SUCCESS", "before") for each in ids[:600]])
+        watch.listen(ids)
+        other.store([record(each, "SUCCESS", "after") for each in ids[600:]])
+        assert self.heard(watch, 0.5) == {each: "before" if at < 600 else "after" for at, each in enumerate(ids)}
+        backend.forget(ids)
+        watch.close()
+        other.close()
+
+    def test_a_watch_tells_nothing_of_what_was_dropped(self, backend: ResultBackend, watch: Watch, id: str) -> None:
+        watch.listen([id, id + "b"])
+        watch.drop([id])
+        backend.store([record(id, "SUCCESS", "1"), record(id + "b", "SUCCESS", "2")])
+        assert self.heard(watch, 0.3) == {id + "b": "2"}
+
+    def test_a_watch_ends_its_wait_with_the_time(self, watch: Watch, id: str) -> None:
+        watch.listen([id])
         started = time.monotonic()
-        assert backend.wait(id, stored.meta, 0.15) == stored.meta
-        assert backend.wait(id + "none", None, 0.0) is None
+        assert watch.wait(0.15) == {}
+        assert watch.wait(0.0) == {}
         assert 0.1 < time.monotonic() - started < 2.0
+
+    def test_a_watch_is_woken_by_another_thread(self, watch: Watch, id: str) -> None:
+        watch.listen([id])
+        started = time.monotonic()
+        timer = threading.Timer(0.05, watch.wake)
+        timer.start()
+        assert watch.wait(5.0) == {}
+        assert time.monotonic() - started < 1.0
+        timer.join()
+
+    def test_a_watch_may_be_closed_twice(self, backend: ResultBackend, id: str) -> None:
+        watch = backend.watch()
+        watch.listen([id])
+        watch.close()
+        watch.close()
 
     def test_a_backend_may_be_closed_twice(self, make_backend: Callable[[], ResultBackend], id: str) -> None:
         backend = make_backend()

@@ -8,13 +8,14 @@ import pytest
 from msgspec.structs import replace
 
 from umbel.broker import Broker, Delivery, Verb
-from umbel.testing.conformance.base import item, settlement
+from umbel.testing.conformance.base import UNKNOWN, item, settlement
 from umbel.testing.conformance.claiming import ClaimingPromises
 from umbel.testing.conformance.counting import CountingPromises
 from umbel.testing.conformance.delaying import DelayingPromises
 from umbel.testing.conformance.letters import LetterPromises
 from umbel.testing.conformance.publishing import PublishingPromises
 from umbel.testing.conformance.recovering import RecoveringPromises
+from umbel.testing.conformance.remembering import RememberingPromises
 from umbel.testing.conformance.revoking import RevokingPromises
 from umbel.testing.conformance.settling import SettlingPromises
 
@@ -23,7 +24,7 @@ __all__ = ["BrokerConformance"]
 
 class BrokerConformance(
     PublishingPromises, DelayingPromises, ClaimingPromises, SettlingPromises, CountingPromises, LetterPromises, RecoveringPromises,
-    RevokingPromises,
+    RememberingPromises, RevokingPromises,
 ):  # fmt: skip
     """Inherit it, and give `make_broker`; `partner` if the store holds results too; `pass_time` and `now` for a fake clock."""
 
@@ -60,9 +61,13 @@ class BrokerConformance(
                 case "parked":
                     seq += 1
                     held += broker.fetch(queue, chance.randint(0, 4), owner="w", seq=seq, parked=["t"])
-            places = self.total(broker, queue)
-            assert sum(count or 0 for count in places) == alive, places
-            assert places[2] == len(held)
+            self.look(broker, queue, alive=alive, held=len(held))
         broker.leave("w", [queue])
-        assert self.total(broker, queue)[2] == 0
-        assert sum(count or 0 for count in self.total(broker, queue)) == alive
+        self.look(broker, queue, alive=alive, held=0)
+
+    def look(self, broker: Broker, queue: str, *, alive: int, held: int) -> None:
+        """Compare the counts of the places with what there must be; where the engine cannot tell a count, with what there may be."""
+        places = self.total(broker, queue)
+        known = [count for count in places if count is not UNKNOWN]
+        assert sum(known) == alive if len(known) == len(places) else sum(known) <= alive, places
+        assert places[2] == held

@@ -44,6 +44,13 @@ class BusConformance:
                 assert [listener.receive(5) for _ in range(3)] == [Heard(topic, b"1"), Heard(topic, b"\x00\xff"), Heard(topic, b"")]
         other.close()
 
+    def test_what_one_says_on_many_topics_is_heard_in_its_order(self, bus: Bus, topic: str) -> None:
+        said = [Heard(f"{topic}.{n % 16}", str(n).encode()) for n in range(160)]
+        with bus.subscribe([f"{topic}.*"]) as listener:
+            for each in said:
+                bus.publish(*each)
+            assert [listener.receive(5) for _ in said] == said
+
     def test_what_was_said_before_is_not_heard(self, bus: Bus, topic: str) -> None:
         bus.publish(topic, b"early")
         with bus.subscribe([topic]) as listener:

@@ -79,10 +79,13 @@ class ClaimingPromises(BrokerSuite):
             assert ids_of(broker.fetch(queue, 5, owner="w", seq=seq)) == found
             assert found or len(taken) == 5
             taken += found
+        if not broker.features.gives_back_to_head:  # what waited here for too long went back, and came again behind others
+            taken.sort()
         assert taken == [f"m{n}" for n in range(5)]
         broker.leave("w", [queue])
         broker.join("next", [queue], lease=60)
-        assert ids_of(broker.fetch(queue, 1, owner="next", seq=1)) == ["m0"]
+        (first,) = ids_of(broker.fetch(queue, 1, owner="next", seq=1))
+        assert first == "m0" or not broker.features.gives_back_to_head
         assert self.total(broker, queue) == (4, 0, 1, 0, 0)
 
     def test_a_copy_of_an_older_fetch_that_comes_late_claims_nothing(self, broker: Broker, queue: str) -> None:
@@ -92,7 +95,7 @@ class ClaimingPromises(BrokerSuite):
         broker.fetch(queue, 1, owner="w", seq=1)
         assert self.total(broker, queue) == (2, 0, 2, 0, 0)
         assert broker.settle([settlement(d, Verb.GIVE_BACK) for d in held]) == [True, True]
-        assert ids_of(broker.fetch(queue, 4, owner="w", seq=3)) == ["m0", "m1", "m2", "m3"]
+        assert self.given_back(broker, ids_of(broker.fetch(queue, 4, owner="w", seq=3))) == ["m0", "m1", "m2", "m3"]
 
     def test_settlements_that_ride_with_a_repeated_fetch_count_once(self, broker: Broker, queue: str) -> None:
         broker.publish([item(queue, f"m{n}") for n in range(3)])
@@ -117,7 +120,7 @@ class ClaimingPromises(BrokerSuite):
         broker.join("w", [queue], lease=60)
         held = broker.fetch(queue, 1, owner="w", seq=1)[0]
         back = settlement(held, Verb.GIVE_BACK)
-        assert ids_of(broker.fetch(queue, 2, owner="w", seq=2, settle=[back])) == ["a", "b"]
+        assert self.given_back(broker, ids_of(broker.fetch(queue, 2, owner="w", seq=2, settle=[back]))) == ["a", "b"]
 
     def test_fences_grow_with_every_claim(self, broker: Broker, queue: str) -> None:
         broker.publish([item(queue, "a")])
@@ -169,7 +172,7 @@ class ClaimingPromises(BrokerSuite):
             broker.fetch(queue, 1, owner="w", seq=2)
         broker.join("next", [queue], lease=60)
         again = broker.fetch(queue, 4, owner="next", seq=1)
-        assert ids_of(again) == ["m0", "m1", "m2", "m3"]
+        assert self.given_back(broker, ids_of(again)) == ["m0", "m1", "m2", "m3"]
         assert [(d.attempts, d.suspect) for d in again] == [(0, False)] * 4
 
     def test_leaving_a_queue_that_was_never_joined_does_nothing(self, broker: Broker, queue: str) -> None:

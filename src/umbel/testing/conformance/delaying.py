@@ -29,19 +29,26 @@ class DelayingPromises(BrokerSuite):
             broker.publish([item(queue, name, due=due)])
         broker.join("w", [queue], lease=60)
         self.pass_time(0.3)
-        assert ids_of(broker.fetch(queue, 100, owner="w", seq=1)) == names
+        assert self.in_order(broker, ids_of(broker.fetch(queue, 100, owner="w", seq=1))) == self.in_order(broker, names)
 
     def test_a_retry_waits_with_the_same_order_and_priority_as_what_was_published_delayed(self, broker: Broker, queue: str) -> None:
         broker.publish([item(queue, "a")])
         broker.join("w", [queue], lease=60)
         held = broker.fetch(queue, 1, owner="w", seq=1)[0]
-        due = self.now() + 0.2
+        step = broker.features.due_step
+        due = self.now() + 0.2 + step
         broker.publish([item(queue, "first", due=due)])
         assert broker.settle([settlement(held, Verb.RETRY, replacement=item(queue, "again", due=due))]) == [True]
         broker.publish([item(queue, "third", due=due)])
         assert self.total(broker, queue) == (0, 3, 0, 0, 0)
-        self.pass_time(0.3)
-        assert ids_of(broker.fetch(queue, 10, owner="w", seq=2)) == ["first", "again", "third"]
+        self.pass_time(0.3 + step)
+        names = ids_of(broker.fetch(queue, 10, owner="w", seq=2))
+        assert self.in_order(broker, names) == self.in_order(broker, ["first", "again", "third"])
+
+    @staticmethod
+    def in_order(broker: Broker, names: list[str]) -> list[str]:
+        """Return *names*, sorted if *broker* keeps no order within one step of its delays."""
+        return sorted(names) if broker.features.due_step else names
 
     def test_a_message_never_starts_before_it_is_due(self, broker: Broker, queue: str) -> None:
         broker.join("w", [queue], lease=60)
@@ -61,8 +68,9 @@ class DelayingPromises(BrokerSuite):
         broker.publish([item(queue, "soon", due=self.now() + 60), item(queue, "extreme", due=due)])
         ready = due < self.now()
         assert self.total(broker, queue)[:2] == ((1, 1) if ready else (0, 2))
-        assert broker.promote(queue) == pytest.approx(self.now() + 60, abs=5)
-        assert broker.purge(queue) == 2
+        if broker.features.sees_delayed:
+            assert broker.promote(queue) == pytest.approx(self.now() + 60, abs=5)
+            assert broker.purge(queue) == 2
 
     def test_many_who_promote_and_claim_at_once_take_each_message_once(self, make_broker: Callable[[], Broker], queue: str) -> None:
         brokers = [make_broker() for _ in range(2)]

@@ -55,7 +55,7 @@ class LetterPromises(BrokerSuite):
         assert broker.settle([replace(settlement(held, Verb.BURY, reason="killed: é\n"), evidence=known)]) == [True]
         (letter,) = broker.dead(queue)
         assert (letter.queue, letter.place, letter.id, letter.reason) == (queue, "dead", "a", "killed: é\n")
-        assert letter.raw == item(queue, "a").raw
+        assert self.arrives(broker, letter.raw, item(queue, "a").raw)
         assert letter.evidence == known
         assert abs(letter.at - self.now()) < 5
         assert self.total(broker, queue) == (0, 0, 0, 0, 1)
@@ -115,9 +115,13 @@ class LetterPromises(BrokerSuite):
         broker.publish([item(queue, "b", priority=3), item(queue, "c", priority=9)])
         assert broker.requeue(broker.dead(queue)) == 1
         again = broker.fetch(queue, 5, owner="w", seq=3)
-        assert ids_of(again) == ["b", "a", "c"]
-        assert (again[1].attempts, again[1].suspect) == (0, False)
-        assert marks(again[1].raw) == (0, False)
+        if broker.features.gives_back_to_head:
+            assert ids_of(again) == (["b", "a", "c"] if broker.features.priorities else ["b", "c", "a"])
+        else:  # what was fetched ahead and lay here for too long may have gone back behind it
+            assert sorted(ids_of(again)) == ["a", "b", "c"]
+        back = again[ids_of(again).index("a")]
+        assert (back.attempts, back.suspect) == (0, False)
+        assert marks(back.raw) == (0, False)
         assert self.total(broker, queue) == (0, 0, 3, 0, 0)
 
     def test_a_letter_is_taken_out_once(self, broker: Broker, queue: str) -> None:
@@ -204,6 +208,7 @@ class LetterPromises(BrokerSuite):
         assert self.total(broker, queue) == (0, 0, 2, 1, 0)
 
     def test_what_was_parked_and_claimed_by_one_that_dies_comes_back(self, broker: Broker, queue: str) -> None:
+        self.needs_leases(broker)
         self.put_away(broker, queue, Verb.PARK, "a", reasons=["x"])
         broker.join("lost", [queue], lease=LEASE)
         assert len(broker.fetch(queue, 1, owner="lost", seq=1, parked=["x"])) == 1

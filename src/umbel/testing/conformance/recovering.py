@@ -48,6 +48,7 @@ class RecoveringPromises(BrokerSuite):
         assert marks == {"m0": (1, False), "m1": (0, True), "m2": (0, True)}
 
     def test_attempts_add_up_over_several_deaths(self, broker: Broker, queue: str) -> None:
+        self.needs_leases(broker)
         broker.publish([item(queue, "a")])
         broker.join("heir", [queue], lease=60)
         for death in range(1, 4):
@@ -107,6 +108,7 @@ class RecoveringPromises(BrokerSuite):
         assert self.total(broker, queue) == (0, 0, 5, 0, 0)
 
     def test_large_claims_are_recovered_in_one_step_or_several(self, broker: Broker, queue: str) -> None:
+        self.needs_leases(broker)
         for n in range(4):  # one by one: each has the whole time of a call
             broker.publish([item(queue, f"m{n}", size=3_000_000)])
         broker.join("lost", [queue], lease=LEASE)
@@ -149,6 +151,7 @@ class RecoveringPromises(BrokerSuite):
         assert ids_of(again) == ["m0", "m1"]
 
     def test_every_lapsed_owner_is_recovered(self, broker: Broker, queue: str) -> None:
+        self.needs_leases(broker)
         broker.publish([item(queue, f"m{n}") for n in range(3)])
         for n in range(3):
             broker.join(f"w{n}", [queue], lease=LEASE)
@@ -187,6 +190,7 @@ class RecoveringPromises(BrokerSuite):
         assert broker.mark_started(held) is False
 
     def test_a_mark_does_not_outlive_its_claim(self, broker: Broker, queue: str) -> None:
+        self.needs_leases(broker)
         broker.publish([item(queue, "a")])
         broker.join("w", [queue], lease=LEASE)
         broker.join("heir", [queue], lease=60)

@@ -1,10 +1,12 @@
 -- Take up to limit claims of one lapsed owner, newest first, and make them the caller's.
 -- Idempotent by number, which only grows: a call repeated with the same number returns the same, a late copy nothing.
--- ARGV: base owner limit until(ms, by this clock; later nothing is taken) number. Returns nil if the caller is lost, else {fence, more, tag, started, raw, ...}
+-- ARGV: base owner limit until(ms, by this clock; later nothing is taken) number known(see renew.lua)
+-- Returns nil if the caller is lost, else {fence, more, tag, started, raw, ...}
 redis.call('DEL', ARGV[1] .. '.full') -- a script that has written may go on when the memory is full: else nothing could empty it
 local base, owner, limit = ARGV[1], ARGV[2], tonumber(ARGV[3])
 local owners, reaped = base .. '.owners', base .. '.reaped'
-if not redis.call('ZSCORE', owners, owner) then return false end
+local lease = redis.call('ZSCORE', owners, owner)
+if not lease then return false end
 local now = now_us()
 local reply = {string.format('%.0f', now), 0}
 local mine, number = base .. '.claims:' .. owner, ARGV[5]
@@ -17,7 +19,8 @@ if tonumber(number) <= tonumber(last[1]) then
   end
   return reply
 end
-if now / 1000 > tonumber(ARGV[4]) then return reply end
+-- Invariant: nothing is taken by a table that is older than what its owners know: those who live seem to have lapsed in it.
+if now / 1000 > tonumber(ARGV[4]) or tonumber(lease) < tonumber(ARGV[6]) then return reply end
 local dead = redis.call('ZRANGE', reaped, 0, 0)[1]
 if not dead then
   dead = redis.call('ZRANGEBYSCORE', owners, '-inf', now / 1000, 'LIMIT', 0, 2)

@@ -1,0 +1,150 @@
+"""The rounds of a scheduler: lead, see what is due, send it, write that it is handled."""
+
+from __future__ import annotations
+
+import logging
+import math
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Any
+
+from umbel.beat.leader import ASKS, Leader
+from umbel.beat.overlap import still_running
+from umbel.beat.planning import slot_id
+from umbel.beat.sending import Run, send, task_id
+from umbel.beat.timetable import Due, Timetable
+from umbel.clock import Clock, SystemClock
+from umbel.leases import LeaseStore
+from umbel.schedule_store import ScheduleStore, State
+
+if TYPE_CHECKING:
+    from umbel.app import Umbel
+
+__all__ = ["LeaseScheduler"]
+
+logger = logging.getLogger("celery.beat")
+
+CHUNK = 500  # entries in one step
+LOOKS = 1.0  # seconds between two looks at the edits of others
+WAITS = 1.0  # seconds until an entry whose last run has not ended is looked at again
+LEAST = 0.001  # seconds: a wait that is shorter is none
+
+
+class LeaseScheduler:
+    """One of any number of schedulers of an app; only the one that leads sends."""
+
+    def __init__(
+        self, app: Umbel, *, leases: LeaseStore, store: ScheduleStore, configured: Mapping[str, Mapping[str, Any]], holder: str,
+        clock: Clock | None = None,
+    ) -> None:  # fmt: skip
+        self._app, self._store, self._configured = app, store, configured
+        self._clock = clock or SystemClock()
+        self.leader = Leader(leases, self._clock, holder=holder)
+        self._table: Timetable | None = None
+        self._fence = 0  # of the term that the timetable was made in
+        self._look_at = 0.0
+
+    def round(self) -> float:
+        """Do what is to be done now; return after how many seconds to come again.
+
+        Raises:
+            OperationalError: a server does not answer. Nothing was lost: come again.
+        """
+        term = self.leader.keep()
+        if term is None:
+            self._table = None
+            return ASKS
+        if self._table is None or self._fence != term.fence:
+            self._fence, self._table = term.fence, self._opened()
+        table = self._table
+        if self._clock.monotonic() >= self._look_at:
+            table.refresh()
+            self._look_at = self._clock.monotonic() + LOOKS
+        if table.begun:
+            self._begin(table)
+        while self.leader.keep() is not None:
+            now = self._store.now()
+            dues = table.due(now, CHUNK)
+            if dues is None:
+                return self._pause(table, now)
+            self._carry_out(table, dues, now)
+            if self._table is None:  # somebody else leads
+                break
+        return ASKS
+
+    def _opened(self) -> Timetable:
+        table = Timetable(self._app, self._store, self._configured, beat=self.leader.keep)
+        table.load()
+        self._look_at = self._clock.monotonic() + LOOKS
+        return table
+
+    def _pause(self, table: Timetable, now: float) -> float:
+        """Return the seconds until something is due, the lease is to be renewed, or edits are to be looked for."""
+        following = table.next_at()
+        return max(LEAST, min(math.inf if following is None else following - now, ASKS))
+
+    def _begin(self, table: Timetable) -> None:
+        """Write from when on what is new counts."""
+        for start in range(0, len(table.begun), CHUNK):
+            self._write(table.begun[start : start + CHUNK])
+        table.begun.clear()
+
+    def _carry_out(self, table: Timetable, dues: Sequence[Due], now: float) -> None:
+        """Send what is due, and then write so: a crash in between sends again what the broker has seen, and leaves out."""
+        if not dues:
+            return
+        try:
+            done = self._sent(table, dues, now)
+            written = self._write([state for _, state in done])
+        except BaseException:
+            for due in dues:  # none may be forgotten
+                table.wait(due.entry.name, now)
+            raise
+        if written:
+            for due, state in done:
+                table.handled(due, state)
+
+    def _sent(self, table: Timetable, dues: Sequence[Due], now: float) -> list[tuple[Due, State]]:
+        """Send what is due; return each that has had its turn, and its new state."""
+        done: list[tuple[Due, State]] = []
+        runs: list[Run] = []
+        for due in dues:
+            slots: Sequence[float] | None = due.plan.slots
+            if slots and still_running(self._app, due, now):
+                slots = self._overlapping(due)
+                if slots is None:
+                    table.wait(due.entry.name, now + WAITS)
+                    continue
+            runs += (Run(due.entry, slot) for slot in slots or ())
+            done.append((due, after(due, slots or ())))
+        send(self._app, runs)
+        return done
+
+    def _overlapping(self, due: Due) -> Sequence[float] | None:
+        """Do what the entry wants while its last run goes on; return what is sent. None: it waits."""
+        entry, last = due.entry, task_id(due.state.id)
+        if entry.overlap == "queue":
+            return None
+        if entry.overlap == "replace":
+            logger.warning("beat: %s is due, and its run before has not ended: %s is revoked.", entry.name, last)
+            self._app.AsyncResult(last).revoke(terminate=True)
+            return due.plan.slots
+        logger.warning("beat: %s is left out, as its run before has not ended: %s.", slot_id(entry.name, due.plan.slots[0]), last)
+        return ()
+
+    def _write(self, states: Sequence[State]) -> bool:
+        if self._store.advance(states, fence=self._fence):
+            return True
+        logger.warning("beat: another scheduler leads, and has written since: this one begins anew.")
+        self._table = None
+        return False
+
+    def close(self) -> None:
+        """Let another lead at once."""
+        self.leader.give_up()
+
+
+def after(due: Due, slots: Sequence[float]) -> State:
+    """Return the state of an entry of which *slots* were sent."""
+    state = due.state
+    last = slot_id(due.entry.name, slots[-1]) if slots else state.id
+    return State(name=state.name, slot=due.plan.handled, runs=state.runs + len(slots), id=last)

@@ -1,0 +1,145 @@
+"""From what is due to messages on the broker: many runs in one step."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable, Mapping, Sequence
+from typing import TYPE_CHECKING, Any, NamedTuple
+from uuid import NAMESPACE_URL, uuid5
+
+from umbel import publish
+from umbel.beat.entry import Entry
+from umbel.beat.planning import slot_id
+from umbel.beat.watched import as_watched
+from umbel.exceptions import OperationalError
+from umbel.task import Task
+
+if TYPE_CHECKING:
+    from umbel.app import Umbel
+
+__all__ = ["BeatLazyFunc", "Run", "arguments_of", "send", "task_id"]
+
+logger = logging.getLogger("celery.beat")
+
+KEPT = 3600.0  # seconds that the broker remembers a run: longer than any failover
+
+
+class Run(NamedTuple):
+    """One run of one entry."""
+
+    entry: Entry
+    slot: float
+
+
+class BeatLazyFunc:
+    """An argument of a periodic task that is made when it is sent: `BeatLazyFunc(function, *args, **kwargs)`."""
+
+    def __init__(self, func: Callable[..., Any], *args: Any, **kwargs: Any) -> None:
+        self._func, self._args, self._kwargs = func, args, kwargs
+
+    def __call__(self) -> Any:
+        """Make it."""
+        return self._func(*self._args, **self._kwargs)
+
+    delay = __call__
+
+
+def task_id(run: str) -> str:
+    """Return the task id of a run, which follows from its name."""
+    return str(uuid5(NAMESPACE_URL, f"umbel-beat:{run}"))
+
+
+def send(app: Umbel, runs: Sequence[Run]) -> None:
+    """Send *runs*. One that cannot be sent, as its arguments cannot be written, say, is logged, and has had its turn.
+
+    Raises:
+        OperationalError: the broker did not take them, or perhaps it did: one that remembers keys leaves out what comes again.
+    """
+    drafts: list[publish.Draft] = []
+    for run in runs:
+        try:
+            drafted = prepared(app, run)
+        except OperationalError:
+            raise
+        except Exception as exc:
+            logger.exception("beat: Message Error: %s", exc)  # noqa: TRY401 - Celery's line
+            continue
+        if drafted is not None:
+            drafts.append(drafted)
+    try:
+        publish.publish(app, drafts)
+    except OperationalError:
+        raise
+    except Exception:  # noqa: BLE001 - one of them cannot be sent, as no queue takes it, say: the others can
+        for drafted in drafts:
+            send_alone(app, drafted)
+    for run in runs:
+        logger.info("Scheduler: Sending due task %s (%s)", run.entry.name, run.entry.task)
+
+
+def send_alone(app: Umbel, drafted: publish.Draft) -> None:
+    """Send one message; log why, if it cannot be."""
+    try:
+        publish.publish(app, (drafted,))
+    except OperationalError:
+        raise
+    except Exception as exc:
+        logger.exception("beat: Message Error: %s", exc)  # noqa: TRY401 - Celery's line
+
+
+def send_now(app: Umbel, run: Run) -> str:
+    """Send a run beside the schedule, under an id of its own, which is returned.
+
+    Raises:
+        OperationalError: the broker did not take it.
+        EncodeError: its arguments cannot be written.
+    """
+    options = {**run.entry.options, "headers": {**(run.entry.options.get("headers") or {}), "celery_beat_task": True}}
+    task = app.tasks.get(run.entry.task)
+    args, kwargs = arguments_of(run.entry)
+    result = app.send_task(run.entry.task, args, kwargs, **options) if task is None else task.apply_async(args, kwargs, **options)
+    return str(result.id)
+
+
+def prepared(app: Umbel, run: Run) -> publish.Draft | None:
+    """Write the message of a run; None: its task has sent it itself."""
+    run = Run(as_watched(app, run.entry), run.slot)
+    entry = run.entry
+    args, kwargs = arguments_of(entry)
+    options = options_of(app, run)
+    task = app.tasks.get(entry.task)
+    if task is None:
+        return publish.draft(publish.plan_of(app, entry.task, None), entry.task, args, kwargs, options)
+    if sends_itself(app, task, options):
+        task.apply_async(args, kwargs, **options)
+        return None
+    return task.draft(*task.checked(args, kwargs), options)
+
+
+def sends_itself(app: Umbel, task: Task[..., Any], options: Mapping[str, Any]) -> bool:
+    """Answer whether `apply_async` has to be called, as it does more than to write one message."""
+    replaced = getattr(Task.apply_async, "__globals__", {}).get("__name__") != Task.__module__  # by a tool that watches all calls
+    own = type(task).apply_async is not Task.apply_async
+    return own or replaced or app.conf.task_always_eager or publish.is_followed(options)
+
+
+def options_of(app: Umbel, run: Run) -> dict[str, Any]:
+    """Return the options of a run's call. Its once-key is what makes it one, however many schedulers send it."""
+    entry, name = run.entry, slot_id(run.entry.name, run.slot)
+    headers = {**(entry.options.get("headers") or {}), "celery_beat_task": True, "umbel_slot": name}
+    options = {"task_id": task_id(name), **entry.options, "headers": headers}
+    if entry.overlap != "allow":
+        options["ignore_result"] = False  # its state says whether it has ended
+    if app.broker.features.once and not publish.is_followed(options):  # what follows one that was left out would wait for ever
+        options |= {"once_key": name, "once_for": KEPT + (entry.patience or 0)}
+    return options
+
+
+def arguments_of(entry: Any) -> tuple[list[Any], dict[str, Any]]:
+    """Return the arguments of a call of *entry*, ours or of Celery's kind, as they are sent."""
+    return [made_one(value) for value in entry.args or ()], {name: made_one(value) for name, value in (entry.kwargs or {}).items()}
+
+
+def made_one(value: Any) -> Any:
+    """Return an argument, made now if it is a `BeatLazyFunc`."""
+    return value() if isinstance(value, BeatLazyFunc) else value

@@ -1,0 +1,65 @@
+"""Where the schedulers of an app meet: the store of their lease, of entries and of what was handled."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any
+
+from umbel.broker_urls import broker_url
+from umbel.config_values import masked
+from umbel.connections import base_dir
+from umbel.drivers import keeps_schedules, open_leases, open_schedule_store
+from umbel.exceptions import ImproperlyConfigured
+from umbel.leases import LeaseStore
+from umbel.schedule_store import ScheduleStore
+
+if TYPE_CHECKING:
+    from umbel.config import FrozenSettings, Settings
+
+__all__ = ["layers", "open_lease_store", "open_schedules", "open_stores", "store_url"]
+
+layers: list[Callable[[ScheduleStore], ScheduleStore]] = []  # each lays another source of entries over a store
+
+
+def store_url(conf: Settings | FrozenSettings) -> str:
+    """Return the URL of the store: `beat_store_url`, or the first of broker, state store and result backend that can be one.
+
+    Raises:
+        ImproperlyConfigured: none of them can.
+    """
+    if conf.beat_store_url:
+        return str(conf.beat_store_url)
+    candidates = [str(url) for url in (broker_url(conf), conf.umbel_state_url, conf.result_backend) if url]
+    for url in candidates:
+        if keeps_schedules(url):
+            return url
+    raise ImproperlyConfigured(
+        f"Schedulers need a store that says which of them leads, and what was sent; {' and '.join(map(masked, candidates))} cannot be one. "
+        "Set beat_store_url = 'redis://localhost:6379/0', or a postgresql:// or sqlite:// URL."
+    )
+
+
+def open_stores(conf: Settings | FrozenSettings) -> tuple[LeaseStore, ScheduleStore]:
+    """Open the store of leases and that of entries, with what else there are entries in."""
+    url = store_url(conf)
+    store = open_schedules(conf)
+    for layer in layers:
+        store = layer(store)
+    return open_leases(url, **_how(conf, url)), store
+
+
+def open_lease_store(conf: Settings | FrozenSettings) -> LeaseStore:
+    """Open the store of leases alone."""
+    url = store_url(conf)
+    return open_leases(url, **_how(conf, url))
+
+
+def open_schedules(conf: Settings | FrozenSettings) -> ScheduleStore:
+    """Open the store of entries and of what was handled."""
+    url = store_url(conf)
+    return open_schedule_store(url, **_how(conf, url))
+
+
+def _how(conf: Settings | FrozenSettings, url: str) -> dict[str, Any]:
+    options = dict(conf.broker_transport_options or {}) if url == broker_url(conf) else {}
+    return {"options": options, "timeout": conf.broker_publish_timeout, "base_dir": base_dir()}

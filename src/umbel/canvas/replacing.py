@@ -1,0 +1,147 @@
+"""`Task.replace` and `Task.add_to_chord`: a running task puts another canvas in its place, or further members into its chord.
+
+All ids are derived from the id of the running task, so a second run of it makes the same. What is sent twice starts once: the messages name
+a copy, and the backend lets one copy start.
+"""
+
+from __future__ import annotations
+
+from contextvars import ContextVar
+from typing import TYPE_CHECKING, Any, NoReturn
+
+import msgspec
+
+from umbel import publish
+from umbel.canvas.compile import Compiler
+from umbel.canvas.fresh import derived, fresh_id
+from umbel.canvas.launch import FLOW_HEADER, OwnCall, call_of, decode_place
+from umbel.canvas.options import LINKS
+from umbel.canvas.places import any_number, follow_at
+from umbel.canvas.sending import begin, publish_as
+from umbel.canvas.signatures import as_signature
+from umbel.canvas.spread import spread
+from umbel.exceptions import Ignore, ImproperlyConfigured
+from umbel.flow import Follow, Node, Part, Place
+from umbel.ids import uuid
+
+if TYPE_CHECKING:
+    from umbel.context import Context
+    from umbel.task import Task
+
+__all__ = ["add_to_chord", "eager_replacements", "replace"]
+
+# What eager tasks were replaced with, by their id; None: no eager call runs here.
+eager_replacements: ContextVar[dict[str, Any] | None] = ContextVar("umbel_eager_replacements", default=None)
+
+
+def replace(task: Task[..., Any], sig: Any) -> NoReturn:
+    """Put *sig* in the place of the running task.
+
+    Raises:
+        Ignore: always: the worker ends this run and stores nothing.
+        ImproperlyConfigured: *sig* is a chord without a body.
+    """
+    request = task.request
+    sig = _as_one(task, as_signature(sig, task.app).clone())
+    stamps = {} if request.stamped_headers is None else {name: (request.stamps or {}).get(name) for name in request.stamped_headers}
+    if stamps:
+        sig.stamp(**{**stamps, "stamped_headers": list(stamps)})
+    if request.is_eager:
+        _run_instead(request, sig)
+    with derived(request.id or "", f"replaced {request.replaced_task_nesting} "):
+        _send_instead(task, request, sig)
+    raise Ignore("Replaced by new task")
+
+
+def _as_one(task: Task[..., Any], sig: Any) -> Any:
+    """Return a canvas with one last task: that of a group gives the list of the values."""
+    if sig.subtask_type == "chord" and sig.body is None:
+        raise ImproperlyConfigured(f"{task.name}: a chord without a body cannot replace a task. Give it one: chord(header, body).")
+    last = sig
+    while last.subtask_type in {"chain", "chord"}:
+        last = last.tasks[-1] if last.subtask_type == "chain" else last.body
+    if last.subtask_type == "group":
+        return sig | task.app.signature("celery.accumulate", kwargs={"index": 0})
+    return sig
+
+
+def _run_instead(request: Context, sig: Any) -> NoReturn:
+    found = sig.apply(throw=False)
+    replacements = eager_replacements.get()
+    assert replacements is not None, "an eager task runs in call_eagerly"
+    replacements[request.id or ""] = found
+    raise Ignore("Replaced by new task")
+
+
+def _send_instead(task: Task[..., Any], request: Context, sig: Any) -> None:
+    app = task.app
+    text = request.get(FLOW_HEADER)
+    place = None if text is None else decode_place(text)
+    compiler = Compiler(place.flow if place is not None and place.flow else request.id or fresh_id(), any_number)
+    follow = follow_at(app, place, f"{task.name}[{request.id}]")
+    spread(sig)
+    for option in LINKS:  # of a message that carries what follows it
+        for each in request.get({"link": "callbacks", "link_error": "errbacks"}[option]) or ():
+            _last(sig).append_to_list_option(option, as_signature(each, app))
+    sig.freeze(request.id, request.group, None, request.root_id, request.parent_id, request.group_index)
+    last = _last(sig)
+    nesting = request.replaced_task_nesting + 1
+    last.options.update(task_id=request.id, replaced_task_nesting=nesting)
+    for each in ("chain", "chord"):
+        if request.get(each):
+            last.options[each] = request.get(each)
+    starts = list(compiler.starts(sig, follow))
+    drafts = []
+    for node, at in starts:
+        again = msgspec.structs.replace(at, copy=uuid(), turn=nesting) if at is not None else None
+        drafts.append(
+            call_of(
+                app,
+                node,
+                again,
+                root_id=request.root_id or request.id,
+                parent_id=request.id if node.id != request.id else request.parent_id,
+            )
+        )
+    begin(app, compiler)
+    publish_as(app, drafts, {})
+
+
+def _last(sig: Any) -> Any:
+    while sig.subtask_type in {"chain", "chord"}:
+        sig = sig.tasks[-1] if sig.subtask_type == "chain" else sig.body
+    return sig
+
+
+def add_to_chord(task: Task[..., Any], sig: Any, lazy: bool) -> Any:
+    """Let the join that the running task is a part of wait for *sig*, too; send it unless *lazy*."""
+    app, request = task.app, task.request
+    text = request.get(FLOW_HEADER)
+    place = None if text is None else decode_place(text)
+    follow = follow_at(app, place, f"{task.name}[{request.id}]")
+    if place is None or not follow.parts:
+        raise ValueError("Current task is not member of any chord")
+    join = follow.parts[0].join
+    copied = as_signature(sig, app).clone()
+    with derived(request.id or "", f"added {len(request.children)} "):
+        spread(copied)
+        result = copied.freeze(None, request.group, None, request.root_id, request.id)
+        position = app.backend.grow(place.flow, join, 1, key=compiled_id(copied))
+        if position is None:
+            raise ValueError(f"The chord of {task.name}[{request.id}] is over: it takes no further members.")
+        compiler = Compiler(place.flow, any_number)
+        starts = list(compiler.starts(copied, Follow(parts=(Part(join, position),))))
+        begin(app, compiler)
+    if not lazy:
+        drafts = [_copy(app, node, at) for node, at in starts]
+        publish_as(app, drafts, {})
+    return task.add_trail(result)
+
+
+def compiled_id(sig: Any) -> str:
+    """Return the id of what ends a frozen canvas."""
+    return str(_last(sig).options["task_id"])
+
+
+def _copy(app: Any, node: Node, place: Place | None) -> publish.Draft | OwnCall:
+    return call_of(app, node, None if place is None else msgspec.structs.replace(place, copy=uuid()))

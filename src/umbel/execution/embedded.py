@@ -1,0 +1,163 @@
+"""What follows a message that carries its workflow in itself, as those of Celery producers do, and those for Celery's workers."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from typing import Any
+
+from msgspec import structs
+
+from umbel import states
+from umbel.app import Umbel
+from umbel.backend import CeleryPart, Record
+from umbel.canvas.builtins import UNLOCK
+from umbel.canvas.embed import after_success, ids_behind
+from umbel.canvas.launch import OwnCall
+from umbel.canvas.sending import begin
+from umbel.context import Context
+from umbel.exceptions import ChordError, OperationalError
+from umbel.execution.documents import Documents
+from umbel.execution.followup import Ending
+from umbel.flow import Place
+from umbel.publish import Draft
+from umbel.wire import failures
+from umbel.wire import message as wire
+from umbel.wire.jsontypes import dumps, loads
+from umbel.wire.saferepr import saferepr
+from umbel.wire.size import limit_of
+
+__all__ = ["EMBEDDED", "EmbeddedFlows", "embedded_in"]
+
+logger = logging.getLogger("celery.worker")
+EMBEDDED = Place(flow="")  # of a message that stands in no record
+LONGEST_CLAIM = 5.0  # seconds
+LONGEST = 10_000  # characters of an exception in the text of another
+NAMES = ("callbacks", "errbacks", "chain", "chord")
+JOINED = "joined"  # the body of the chord that a `celery.chord_unlock` waits for
+
+
+def embedded_in(raw: bytes, accept: frozenset[str], limit: int) -> tuple[dict[str, Any], dict[str, Any]]:
+    """Return the signatures in the message *raw*, and its headers; nothing, if there are none or it cannot be read."""
+    try:
+        message = wire.decode(raw, limit=limit)
+        args, _, embed = wire.payload(message, accept, limit=limit)
+    except Exception:  # noqa: BLE001 - whoever runs it says what is wrong with it
+        return {}, {}
+    if message.headers.get("task") == UNLOCK and len(args) > 1 and isinstance(args[1], dict):
+        return {JOINED: args[1]}, message.headers
+    return {name: embed[name] for name in NAMES if embed.get(name)}, message.headers
+
+
+class EmbeddedFlows:
+    """Carries out what follows such messages, in the thread that settles; each step may be repeated."""
+
+    def __init__(
+        self, app: Umbel, documents: Documents, *, send: Callable[[Sequence[Draft]], None], store: Callable[[Sequence[Record]], None],
+        errbacks: Callable[[Ending, Sequence[Mapping[str, Any]]], Iterable[Draft]],
+        read: Callable[[bytes], tuple[BaseException, str | None]], expires: float | None,
+    ) -> None:  # fmt: skip
+        self._app, self._documents, self._send, self._store, self._errbacks = app, documents, send, store, errbacks
+        self._read, self._expires = read, expires
+        self._claim = min(LONGEST_CLAIM, app.conf.worker_lease / 2)
+        self._accept, self._limit = app.accepted_content(), limit_of(app.conf.task_message_max_size)
+
+    def follow(self, ending: Ending) -> None:
+        """Carry out what follows *ending*; raises what `Follower.follow` does."""
+        embed, headers = embedded_in(ending.raw, self._accept, self._limit)
+        if not embed:
+            return
+        if JOINED in embed:
+            self._join(ending, embed[JOINED])
+            return
+        if ending.value is None:
+            self._fail(ending, ids_behind(embed), (embed.get("errbacks") or ()) if ending.told else ())
+            exc = self._read(ending.failure)[0]
+            self._part(ending, embed.get("chord"), headers, states.FAILURE, failures.describe(exc))
+            return
+        value = self._documents.read_value(ending.value)
+        self._start(ending, embed, value)
+        self._part(ending, embed.get("chord"), headers, states.SUCCESS, value)
+
+    def _start(self, ending: Ending, embed: Mapping[str, Any], value: Any) -> None:
+        """Send what follows a success. What cannot be sent has failed, and those behind it."""
+        try:
+            found = after_success(self._app, embed, value, {**ending.parentage, "root_id": ending.root or ending.id})
+            for flow in found.flows:
+                begin(self._app, flow)
+            for call in found.drafts:
+                if isinstance(call, OwnCall):
+                    call.send()
+        except OperationalError:
+            raise
+        except Exception as exc:
+            logger.exception("What follows %s cannot be sent.", ending.id)
+            document = self._documents.write_surely(Context(id=ending.id), states.FAILURE, exc)
+            self._fail(structs.replace(ending, value=None, failure=document), ids_behind(embed), ())
+            return
+        self._send([draft for draft in found.drafts if isinstance(draft, Draft)])
+
+    def _fail(self, ending: Ending, ids: Sequence[str], errbacks: Sequence[Mapping[str, Any]]) -> None:
+        """Say that tasks behind a failure have failed with it, and tell *errbacks*."""
+        exc, traceback = self._read(ending.failure)
+        records = [
+            Record(
+                id=each, state=states.FAILURE, expires=self._expires,
+                meta=self._documents.write_surely(Context(id=each, parent_id=ending.id), states.FAILURE, exc, traceback),
+            )
+            for each in ids
+        ]  # fmt: skip
+        self._store(records)
+        self._send(list(self._errbacks(ending, errbacks)))
+
+    # Chords of Celery producers
+
+    def _join(self, ending: Ending, body: Mapping[str, Any]) -> None:
+        """End a chord as the `celery.chord_unlock` says that has ended."""
+        if ending.value is None:
+            exc = self._read(ending.failure)[0]
+            self._fail_body(ending, body, exc, f"chord_unlock could not be retried: {saferepr(exc, LONGEST)}")
+            return
+        found = self._documents.read_value(ending.value)
+        if "failed" in found:
+            self._fail_header(ending, body, found["failed"], found["with"])
+        else:
+            self._start_body(ending, body, found["values"])
+
+    def _start_body(self, ending: Ending, body: Mapping[str, Any], values: Sequence[Any]) -> None:
+        rest = (body.get("options") or {}).get("chain") or ()
+        self._start(ending, {"chain": [*rest, body]}, values)
+
+    def _part(self, ending: Ending, body: Mapping[str, Any] | None, place: Mapping[str, Any], state: str, result: Any) -> None:
+        """Note a part of a chord, and end the chord with the last."""
+        group = place.get("group") or place.get("group_id")
+        if not body or not group:
+            return
+        part = CeleryPart(
+            group=group, index=place.get("group_index"), id=ending.id, document=dumps([1, ending.id, state, result]).encode(),
+            claim=self._claim,
+        )  # fmt: skip
+        found = self._app.backend.celery_part(part, expires=self._expires)
+        if found is None:
+            return
+        parts = [loads(each) for each in found]
+        failed = next((each for each in parts if each[2] in states.PROPAGATE_STATES), None)
+        if failed is None:
+            self._start_body(ending, body, [each[3] for each in parts])
+        else:
+            self._fail_header(ending, body, failed[1], failed[3])
+        self._app.backend.celery_chord_sent(group, failed=failed is not None)
+
+    def _fail_header(self, ending: Ending, body: Mapping[str, Any], failed: str, described: Any) -> None:
+        exc = failures.rebuild(described)
+        self._fail_body(ending, body, exc, f"Dependency {failed} raised {saferepr(exc, LONGEST)}")
+
+    def _fail_body(self, ending: Ending, body: Mapping[str, Any], cause: BaseException, why: str) -> None:
+        """Let a body fail: the members of a group with *cause*, one task with a ChordError that says *why*."""
+        options = body.get("options") or {}
+        exc = cause if body.get("subtask_type") == "group" else ChordError(why)
+        body_id = str(options.get("task_id") or "")
+        document = self._documents.write_surely(Context(id=body_id), states.FAILURE, exc)
+        told = structs.replace(ending, id=body_id, value=None, failure=document, raw=b"", task=str(body.get("task")))
+        self._fail(told, ids_behind({"chain": [*(options.get("chain") or ()), body]}), options.get("link_error") or ())
+        self._part(told, options.get("chord"), options, states.FAILURE, failures.describe(exc))

@@ -1,0 +1,339 @@
+"""Many schedulers of one app: each slot once, whoever leads."""
+
+import random
+from collections import Counter
+from datetime import UTC, datetime
+
+import msgspec
+import pytest
+
+from umbel import Umbel
+from umbel.backend import Record
+from umbel.beat.editing import NoSuchEntryError, Schedule
+from umbel.beat.scheduler import LeaseScheduler
+from umbel.beat.sending import task_id
+from umbel.drivers.memory import MemoryBroker, MemoryLeases, MemorySchedules
+from umbel.exceptions import BrokerUnavailable
+from umbel.ids import uuid
+from umbel.meta import build_meta, encode_meta
+from umbel.schedule_store import Row
+from umbel.testing.clock import FakeClock
+from umbel.wire.message import decode
+
+START = datetime(2026, 3, 28, 12, tzinfo=UTC).timestamp()
+
+
+class World:
+    """An app, a store, and schedulers that are stepped by hand."""
+
+    def __init__(self, **entries):
+        self.clock = FakeClock(START)
+        self.url = f"memory://{uuid()}"
+        self.app = Umbel("beat", broker=self.url, result_backend=self.url, set_as_current=False)
+        self.broker = MemoryBroker(self.url, clock=self.clock)
+        self.app._broker.get()
+        self.app._broker.wrap(lambda _: self.broker)
+        self.entries = {name: {"task": f"tasks.{name}", **said} for name, said in entries.items()}
+        self.seen = Counter()
+        self.store = self.open_store()
+
+    def open_store(self):
+        return MemorySchedules(self.url, clock=self.clock)
+
+    def scheduler(self, holder="one"):
+        return LeaseScheduler(
+            self.app, leases=MemoryLeases(self.url, clock=self.clock), store=self.open_store(), configured=self.entries,
+            holder=holder, clock=self.clock,
+        )  # fmt: skip
+
+    def sent(self):
+        """The slots of all messages so far, each as often as it was sent."""
+        self.broker.join("reader", ["celery"], lease=1e9)
+        seq = getattr(self, "_seq", 0)
+        while True:
+            seq += 1
+            found = self.broker.fetch("celery", 1000, owner="reader", seq=seq)
+            if not found:
+                break
+            self.seen.update(decode(each.raw).headers["umbel_slot"] for each in found)
+        self._seq = seq
+        return self.seen
+
+    def run(self, seconds, *schedulers, step=0.25, between=None):
+        for _ in range(round(seconds / step)):
+            for each in schedulers:
+                each.round()
+            self.clock.advance(step)
+            if between:
+                between()
+
+
+def at(seconds, name="tick"):
+    return f"{name}@{datetime.fromtimestamp(START + seconds, UTC).isoformat().removesuffix('+00:00')}Z"
+
+
+def test_one_scheduler_sends_each_slot_in_its_time():
+    world = World(tick={"schedule": 1}, slow={"schedule": 10})
+    world.run(20.5, world.scheduler())
+    assert world.sent() == Counter([at(n) for n in range(1, 21)] + [at(10, "slow"), at(20, "slow")])
+
+
+def test_of_five_schedulers_one_sends():
+    world = World(tick={"schedule": 1})
+    world.run(30.5, *[world.scheduler(f"s{n}") for n in range(5)])
+    assert world.sent() == Counter(at(n) for n in range(1, 31))
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_a_day_of_a_schedule_of_one_second_runs_each_slot_once_though_the_leader_is_killed_every_five_seconds(seed):
+    world, chance = World(tick={"schedule": 1, "misfire": "all"}), random.Random(seed)
+    schedulers = [world.scheduler(f"s{n}") for n in range(5)]
+    hours = 24 if seed == 0 else 1
+    for second in range(hours * 3600):
+        for each in schedulers:
+            each.round()
+        if second % 5 == 4:
+            killed = next((n for n, each in enumerate(schedulers) if each.leader.leads()), None)
+            if killed is not None:
+                schedulers[killed] = world.scheduler(f"s{second}")
+            chance.shuffle(schedulers)
+        world.clock.advance(1)
+        if second % 600 == 0:
+            world.sent()
+    world.run(5, *schedulers)
+    seen = world.sent()
+    assert set(seen.values()) == {1}
+    assert {at(n) for n in range(1, hours * 3600 + 1)} <= set(seen)
+    assert len(seen) <= hours * 3600 + 5
+
+
+def test_a_leader_that_dies_between_sending_and_writing_so_costs_no_second_run():
+    world = World(tick={"schedule": 10})
+    first = world.scheduler("first")
+    world.run(5, first)
+    first._write = die
+    with pytest.raises(ZeroDivisionError):
+        world.run(10, first)
+    assert world.sent() == Counter([at(10)])
+    world.run(12, world.scheduler("second"))
+    assert world.sent() == Counter([at(10), at(20)])
+
+
+def die(_):
+    raise ZeroDivisionError("the process is gone")
+
+
+def test_a_leader_that_was_stopped_for_long_sends_nothing_when_it_goes_on():
+    world = World(tick={"schedule": 1})
+    stopped, other = world.scheduler("stopped"), world.scheduler("other")
+    world.run(3, stopped)
+    world.run(10, other)
+    before = Counter(world.sent())
+    stopped.round()
+    assert world.sent() == before
+    assert not stopped.leader.leads()
+
+
+def test_who_is_told_to_stop_lets_another_lead_at_once():
+    world = World(tick={"schedule": 1})
+    first, second = world.scheduler("first"), world.scheduler("second")
+    world.run(2.1, first, second)
+    first.close()
+    second.round()
+    assert second.leader.leads()
+
+
+def test_a_broker_that_does_not_answer_loses_no_slot_and_doubles_none(monkeypatch):
+    world = World(tick={"schedule": 1, "misfire": "all"})
+    scheduler = world.scheduler()
+    world.run(3.1, scheduler)
+    publish = world.broker.publish
+
+    def fails_half_way(items, **how):
+        publish(items[: len(items) // 2 + 1], **how)
+        raise BrokerUnavailable("It does not answer.", maybe_sent=True)
+
+    monkeypatch.setattr(world.broker, "publish", fails_half_way)
+    world.clock.advance(5)
+    with pytest.raises(BrokerUnavailable):
+        scheduler.round()
+    monkeypatch.setattr(world.broker, "publish", publish)
+    world.run(3, scheduler)
+    seen = world.sent()
+    assert set(seen.values()) == {1}
+    assert {at(n) for n in range(1, 11)} <= set(seen)
+
+
+def test_a_clock_that_steps_back_fires_nothing_twice():
+    world = World(tick={"schedule": 1})
+    scheduler = world.scheduler()
+    world.run(10, scheduler)
+    world.clock._start -= 7
+    world.run(20, scheduler)
+    assert set(world.sent().values()) == {1}
+    assert at(20) in world.sent()
+
+
+def test_an_edit_takes_effect_within_two_seconds_and_a_removal_does():
+    world = World(tick={"schedule": 3600})
+    scheduler = world.scheduler()
+    world.run(3, scheduler)
+    world.store.put([Row("tick", msgspec.json.encode({"schedule": {"kind": "schedule", "run_every": 1}})),
+                     Row("new", msgspec.json.encode({"task": "tasks.new", "schedule": {"kind": "schedule", "run_every": 1}}))])  # fmt: skip
+    world.run(4, scheduler)
+    seen = set(world.sent())
+    assert at(5) in seen
+    assert any(each.startswith("new@") for each in seen)
+    world.store.remove(["new", "tick"])
+    world.run(2, scheduler)
+    before = len(world.sent())
+    world.run(10, scheduler)
+    assert len(world.sent()) == before
+
+
+def test_an_entry_that_cannot_be_used_is_told_and_holds_up_no_other(caplog):
+    world = World(tick={"schedule": 1}, bad={"schedule": "never"}, unsendable={"schedule": 1, "args": (object(),)})
+    world.run(4, world.scheduler())
+    assert at(3) in world.sent()
+    assert "The periodic task 'bad' cannot be used and is not sent" in caplog.text
+    assert "Message Error" in caplog.text
+
+
+def test_a_new_leader_goes_on_where_the_last_one_was():
+    world = World(rare={"schedule": 3600})
+    world.run(5, world.scheduler("first"))
+    world.clock.advance(3590)
+    world.run(10, world.scheduler("second"))
+    assert world.sent() == Counter([at(3600, "rare")])
+
+
+class Overlapping(World):
+    """An entry that must not run beside itself, and results that the test writes."""
+
+    def __init__(self, overlap, **said):
+        super().__init__(tick={"schedule": 1, "overlap": overlap, **said})
+        self.one = self.scheduler()
+
+    def last_id(self):
+        return task_id(self.store.states(["tick"])["tick"].id)
+
+    def ends(self, state="SUCCESS"):
+        self.app.backend.store([Record(id=self.last_id(), state=state, meta=encode_meta(build_meta(self.last_id(), state, None)))])
+
+
+def test_skip_leaves_out_what_would_run_beside_the_run_before_also_if_its_worker_was_killed(caplog):
+    world = Overlapping("skip")
+    world.run(5, world.one)
+    assert world.sent() == Counter([at(1)])
+    assert "tick@2026-03-28T12:00:02Z is left out, as its run before has not ended" in caplog.text
+    world.ends("STARTED")
+    world.run(3, world.one)
+    assert world.sent() == Counter([at(1)])
+    world.ends("FAILURE")
+    world.run(1, world.one)
+    assert len(world.sent()) == 2
+
+
+def test_skip_forgets_a_run_whose_result_would_have_expired():
+    world = Overlapping("skip")
+    world.app.conf.result_expires = 10
+    world.run(16, world.one)
+    assert len(world.sent()) == 2
+
+
+def test_queue_waits_for_the_run_before_and_leaves_nothing_out():
+    world = Overlapping("queue", misfire="all")
+    world.run(5, world.one)
+    assert world.sent() == Counter([at(1)])
+    for _ in range(3):
+        world.ends()
+        world.run(2, world.one)
+    assert world.sent() == Counter(at(n) for n in (1, 2, 3, 4))
+
+
+def test_replace_revokes_the_run_before():
+    world = Overlapping("replace")
+    world.run(1.5, world.one)
+    first = world.last_id()
+    world.run(1, world.one)
+    assert world.sent() == Counter([at(1), at(2)])
+    assert [each.id for each in world.broker.revoked_since(0).entries] == [first]
+    world.ends()
+    world.run(1, world.one)
+    assert [each.id for each in world.broker.revoked_since(0).entries] == [first]
+
+
+def test_a_result_backend_that_does_not_answer_holds_a_run_up_and_loses_none(monkeypatch):
+    world = Overlapping("skip")
+    world.run(1.5, world.one)
+    world.ends()
+    with monkeypatch.context() as patch:
+        patch.setattr(world.app.backend, "get", unavailable)
+        with pytest.raises(BrokerUnavailable):
+            world.run(2, world.one)
+    world.run(1, world.one)
+    assert world.sent() == Counter([at(1), at(2)])
+
+
+def unavailable(_):
+    raise BrokerUnavailable("It does not answer.")
+
+
+def test_an_entry_that_needs_a_result_backend_says_so_where_there_is_none(caplog):
+    world = World(tick={"schedule": 1}, alone={"schedule": 1, "overlap": "skip"})
+    world.app.conf.result_backend = None
+    world.run(3, world.scheduler())
+    assert "'alone' has overlap='skip': whether its run before has ended is known from its result. Set result_backend." in caplog.text
+    assert set(world.sent()) == {at(1), at(2)}
+
+
+def test_what_is_paused_is_not_sent_and_goes_on_from_when_it_is_resumed():
+    world = World(tick={"schedule": 1})
+    scheduler = world.scheduler()
+    world.run(3, scheduler)
+    schedule = Schedule(world.app, world.store, world.entries)
+    schedule.pause("tick")
+    world.run(6, scheduler)
+    paused = Counter(world.sent())
+    assert len(paused) <= 5
+    schedule.resume("tick")
+    world.run(4, scheduler)
+    new = sorted(world.sent() - paused)
+    assert len(new) >= 2
+    assert new[0] >= at(10)
+    with pytest.raises(NoSuchEntryError, match="Did you mean 'tick'"):
+        schedule.pause("tock")
+
+
+def test_an_entry_is_sent_by_hand_beside_its_schedule():
+    world = World(nightly={"schedule": 86400, "args": [1], "options": {"queue": "night"}})
+    schedule = Schedule(world.app, world.store, world.entries)
+    sent = schedule.run("nightly")
+    assert world.broker.depth(["night"])["night"].ready == 1
+    world.broker.join("r", ["night"], lease=60)
+    (message,) = world.broker.fetch("night", 1, owner="r", seq=1)
+    assert decode(message.raw).headers["id"] == sent
+
+
+def test_a_hundred_thousand_entries_are_read_while_the_lease_is_kept():
+    world = World()
+    world.store.put(
+        Row(f"e{n}", msgspec.json.encode({"task": "t", "schedule": {"kind": "crontab", "minute": str(n % 60), "hour": "3"}}))
+        for n in range(20_000)
+    )
+    scheduler = world.scheduler()
+    advance_in(world, scheduler)
+    scheduler.round()
+    assert scheduler.leader.leads()
+    assert len(scheduler._table.entries) == 20_000
+
+
+def advance_in(world, scheduler):
+    """Let half a second pass with each page that is read."""
+    read = scheduler._store.changed_since
+
+    def slow(mark, *, limit):
+        world.clock.advance(0.5)
+        return read(mark, limit=limit)
+
+    scheduler._store.changed_since = slow

@@ -1,0 +1,32 @@
+"""Eager canvases come to what a plain evaluation comes to."""
+
+import uuid
+
+from hypothesis import HealthCheck, given, settings
+from tests.canvas.generator import canvases
+from tests.canvas.plans import Failed, Oracle, built, flat, tasks_of
+
+from umbel import Umbel
+
+
+@settings(max_examples=150, deadline=None, suppress_health_check=list(HealthCheck), derandomize=True)
+@given(plan=canvases())
+def test_any_canvas_comes_to_what_a_plain_evaluation_comes_to(plan):
+    called = []
+    with Umbel("gen", broker="memory://gen", backend=f"memory://{uuid.uuid4().hex}", set_as_current=False) as app:
+        app.conf.task_store_eager_result = True
+        tasks = tasks_of(app, called)
+        oracle = Oracle()
+        expected = oracle.value_of(plan)
+        found = built(plan, tasks).apply(throw=False)
+        try:
+            value = None if found is None else flat(found.get())
+        except Exception:
+            value = Failed()
+        states = {key: app.AsyncResult(key).state for key in oracle.states}
+    ran = sorted(each for each in called if not each.startswith("told "))
+    assert ran == sorted(oracle.ran)
+    assert sorted(each.removeprefix("told ") for each in called if each.startswith("told ")) == sorted(oracle.told)
+    assert states == oracle.states
+    if found is not None:
+        assert value == expected

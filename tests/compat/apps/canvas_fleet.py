@@ -1,0 +1,129 @@
+"""Canvases of plans, for both libraries: what they come to, and who was called. `tests.canvas.generator` makes the plans."""
+
+import importlib
+import json
+import time
+from pathlib import Path
+
+from fleet import LIBRARY, add, app, note
+
+canvas = importlib.import_module("celery" if LIBRARY == "celery" else "umbel")
+FINAL = {"SUCCESS", "FAILURE", "REVOKED"}
+
+
+@app.task(typing=False)
+def grow(*args):
+    *values, name = args
+    note(name)
+    return {"given": values, "name": name}
+
+
+@app.task(typing=False)
+def fail(*args):
+    note(args[-1])
+    raise ValueError(args[-1])
+
+
+@app.task(bind=True, typing=False, default_retry_delay=0)
+def again(self, *args):
+    *values, name = args
+    if not self.request.retries:
+        raise self.retry(countdown=0)
+    note(name)
+    return {"given": values, "name": name}
+
+
+@app.task(bind=True, typing=False)
+def instead(self, *args):
+    raise self.replace(grow.si(*args))
+
+
+@app.task
+def told(name):
+    note(f"told {name}")
+
+
+TASKS = {"grow": grow, "fail": fail, "again": again, "instead": instead}
+
+
+def built(plan, names):
+    """The canvas of a plan; each task has an errback of its own, as in `tests.canvas.generator`."""
+    kind = plan[0]
+    if kind == "chain":
+        return canvas.chain(*[built(each, names) for each in plan[1]])
+    if kind == "group":
+        return canvas.group([built(each, names) for each in plan[1]])
+    if kind == "chord":
+        header = [built(each, names) for each in plan[1]]
+        return canvas.chord(header, built(plan[2], names))
+    name = next(names)
+    sig = TASKS[kind].signature((name,), immutable=plan[1])
+    sig.link_error(told.si(name))
+    return sig
+
+
+def names_of(number):
+    count = 0
+    while True:
+        count += 1
+        yield f"{number}.t{count}"
+
+
+def ends_many(plan):
+    """Whether it ends with a group: a callback of that is called in other ways."""
+    last = plan[1][-1] if plan[0] == "chain" else plan[2] if plan[0] == "chord" else None
+    return plan[0] == "group" or (last is not None and ends_many(last))
+
+
+def sent(number, plan):
+    """Send a canvas. Each third is told of failures as a whole, and each third has a callback."""
+    sig = built(plan, names_of(number))
+    if number % 3 == 1:
+        sig.link_error(told.si(f"{number}.whole"))
+    if number % 3 == 2 and not ends_many(plan):
+        sig.link(grow.si(f"{number}.linked"))
+    return sig.apply_async()
+
+
+def shape(result):
+    """What became of a result, of its members, and of what was before it."""
+    if result is None:
+        return None
+    if hasattr(result, "results"):
+        return {"members": [shape(each) for each in result.results], "before": shape(result.parent)}
+    state = result.state
+    value = result.result if state == "SUCCESS" else type(result.result).__name__ if state in FINAL else None
+    return {"state": state, "value": value, "before": shape(result.parent)}
+
+
+def ended(found):
+    if found is None:
+        return True
+    if "members" in found:
+        return all(map(ended, found["members"])) and ended(found["before"])
+    return found["state"] in FINAL and ended(found["before"])
+
+
+def run(path, patience):
+    """Print what becomes of the plans in the file *path*, a line of JSON for each: when all ended, or none did for *patience* seconds."""
+    plans = json.loads(Path(path).read_text())
+    results = []
+    for number, plan in enumerate(plans):
+        try:
+            results.append(sent(number, plan))
+        except Exception as exc:
+            results.append(exc)
+    end = time.monotonic() + patience
+    shapes = {}
+    while len(shapes) < len(results) and time.monotonic() < end:
+        for number, result in enumerate(results):
+            if number not in shapes:
+                found = {"raised": repr(result)} if isinstance(result, Exception) else shape(result)
+                if "raised" in (found or {}) or ended(found):
+                    shapes[number] = found
+                    end = time.monotonic() + patience
+        add.delay(1, 1).get(timeout=60)
+    for _ in range(3):
+        add.delay(1, 1).get(timeout=60)
+    for number, result in enumerate(results):
+        print(json.dumps(shapes[number] if number in shapes else {"unfinished": shape(result)}))
