@@ -2,12 +2,15 @@
 
 import subprocess
 import sys
+import threading
+import time
+from concurrent.futures import ThreadPoolExecutor
 
 import psycopg
 import pytest
 
 from umbel.drivers.postgres import PostgresBackend, PostgresBroker
-from umbel.drivers.postgres.schema import migrations, rename
+from umbel.drivers.postgres.schema import LOCK, found, migrate, migrations, rename
 from umbel.exceptions import ImproperlyConfigured
 from umbel.testing.conformance.base import item, settlement
 
@@ -28,6 +31,23 @@ def run(url, statement):
     with psycopg.connect(url, autocommit=True) as connection:
         cursor = connection.execute(statement)
         return cursor.fetchall() if cursor.description else []
+
+
+def runner(connection):
+    def execute(statement, params=None):
+        cursor = connection.execute(statement, params)
+        return cursor.fetchall() if cursor.description else []
+
+    return execute
+
+
+def until_waits(holder, number):
+    """Return when *number* wait for the lock that *holder* has."""
+    waiting = "SELECT count(*) FROM pg_locks WHERE locktype = 'advisory' AND NOT granted AND objid = %s"
+    deadline = time.monotonic() + 30
+    while holder.execute(waiting, (LOCK,)).fetchone() != (number,):
+        assert time.monotonic() < deadline
+        time.sleep(0.05)
 
 
 @pytest.fixture
@@ -51,10 +71,67 @@ def test_many_processes_that_start_at_once_make_the_tables_once(postgres_url, po
         process.stdin.write("now\n")
         process.stdin.flush()
     said = [process.communicate(timeout=60)[0] for process in started]
-    assert [process.returncode for process in started] == [0] * 12, said
+    assert [process.returncode for process in started] == [0] * 12, "\n".join(said)
     assert run(postgres_url, f"SELECT count(*) FROM {postgres_schema}.ready") == [(12,)]
     names = run(postgres_url, f"SELECT name FROM {postgres_schema}.migrations ORDER BY number")
     assert names == [(each.name,) for each in migrations()]
+
+
+def test_the_time_that_making_the_tables_takes_is_not_taken_from_the_first_calls(postgres_url, postgres_schema):
+    command = [sys.executable, "-c", PUBLISH, postgres_url, postgres_schema]
+    with psycopg.connect(postgres_url) as another:
+        another.execute("SELECT pg_advisory_xact_lock(%s)", (LOCK,))
+        started = [
+            subprocess.Popen([*command, f"m{n}"], stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
+            for n in range(8)
+        ]
+        for process in started:
+            process.stdin.write("now\n")
+            process.stdin.flush()
+        until_waits(another, 8)
+        time.sleep(2.5)  # all of the time that a call has
+    said = [process.communicate(timeout=60)[0] for process in started]
+    assert [process.returncode for process in started] == [0] * 8, "\n".join(said)
+
+
+def test_those_who_waited_for_another_to_make_the_tables_see_them(postgres_url, postgres_schema):
+    begun = threading.Barrier(8)
+
+    def make(schema):
+        with psycopg.connect(postgres_url) as connection:
+            assert found(runner(connection), schema) == (0, 0)  # the server keeps for this session that there are none
+            connection.commit()
+            begun.wait(timeout=30)
+            return len(migrate(runner(connection), schema))
+
+    with ThreadPoolExecutor(8) as sessions:
+        for attempt in range(12):
+            schema = f"{postgres_schema}_{attempt}"
+            made = list(sessions.map(make, [schema] * 8, timeout=60))
+            run(postgres_url, f"DROP SCHEMA {schema} CASCADE")
+            assert sorted(made) == [0] * 7 + [len(migrations())]
+
+
+def test_tables_are_made_once_also_where_transactions_are_serializable(postgres_url, postgres_schema):
+    strict = f"{postgres_url}?options=-c%20default_transaction_isolation%3Dserializable"
+    with psycopg.connect(postgres_url) as first, ThreadPoolExecutor(1) as threads:
+        made = migrate(runner(first), postgres_schema)
+        waiting = threads.submit(other(strict, postgres_schema).publish, [item("q", "a")])
+        until_waits(first, 1)
+        first.commit()
+        assert made
+        waiting.result(timeout=30)
+
+
+def test_threads_that_start_at_once_wait_for_the_one_that_makes_the_tables(broker, postgres_url):
+    with psycopg.connect(postgres_url) as another, ThreadPoolExecutor(4) as threads:
+        another.execute("SELECT pg_advisory_xact_lock(%s)", (LOCK,))
+        published = [threads.submit(broker.publish, [item("q", f"m{n}")]) for n in range(4)]
+        time.sleep(2.5)  # all of the time that a call has
+        another.rollback()
+        for each in published:
+            each.result(timeout=30)
+    assert broker.depth(["q"])["q"].ready == 4
 
 
 def test_migrating_says_what_it_did_and_the_second_time_that_there_is_nothing_to_do(broker):

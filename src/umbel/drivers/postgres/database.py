@@ -149,7 +149,7 @@ class Database:
             raise self._unreachable(exc, limit) from exc
         try:
             if not self._checked:
-                self._prepare(session, deadline)
+                deadline += self._prepare(session, deadline)
         except (psycopg.Error, LateError) as exc:
             session.close()
             raise self.explain(exc, limit, sent=False) from exc
@@ -159,23 +159,35 @@ class Database:
         session.deadline = max(deadline, time.monotonic() + SHORTEST)
         return session
 
-    def _prepare(self, session: Session, deadline: float) -> None:
-        if not self._check_lock.acquire(timeout=max(0.0, deadline - time.monotonic())):
+    def _prepare(self, session: Session, deadline: float) -> float:
+        """Return the seconds that making the tables took: they are made once, and not in the time of a call."""
+        began = time.monotonic()
+        took = 0.0
+        if not self._check_lock.acquire(timeout=MIGRATION):
             raise LateError
         try:
-            session.deadline = max(deadline, time.monotonic() + MIGRATION)
+            if self._checked:  # by another thread, while we waited
+                return time.monotonic() - began
+            if time.monotonic() > deadline:  # it failed, and it took all of our time
+                raise LateError
+            session.deadline = deadline
             last, serves = schema.found(session.rows, self.schema)
             if not last and self._migrate:
+                began = time.monotonic()
                 self._make_tables(session)
+                took = time.monotonic() - began
+                session.deadline = max(deadline + took, time.monotonic() + SHORTEST)
                 last, serves = schema.found(session.rows, self.schema)
             schema.check(last, serves, self.schema, self._address.shown)
             self._checked = True
         finally:
             self._check_lock.release()
+        return took
 
     def _make_tables(self, session: Session) -> list[str]:
         session.deadline = time.monotonic() + MIGRATION
         with session.transaction():
+            session.rows("SET TRANSACTION ISOLATION LEVEL READ COMMITTED")  # each statement is to see what others have made
             session.rows("SET LOCAL statement_timeout TO 0")
             session.rows(f"SET LOCAL lock_timeout TO '{MIGRATION:g}s'")
             return schema.migrate(session.rows, self.schema)

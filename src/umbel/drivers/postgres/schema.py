@@ -21,6 +21,11 @@ NAME = re.compile(r"[a-z_][a-z0-9_]{0,39}")
 SERVES = re.compile(r"^-- serves: (\d+)$", re.MULTILINE)
 LOCK = 1886217577  # of those who migrate: one at a time in a database
 
+# Read as rows: who waited for another to make them is told by to_regclass(), out of its cache, that there are still none.
+TABLES = """
+SELECT 1 FROM pg_catalog.pg_class JOIN pg_catalog.pg_namespace AS space ON space.oid = relnamespace
+WHERE nspname = %s AND relname = 'migrations'"""
+
 Run = Callable[..., Sequence[Sequence[Any]]]  # executes one text of SQL with parameters, and returns rows
 
 
@@ -97,7 +102,7 @@ def note(migration: Migration, schema: str) -> str:
 
 def found(run: Run, schema: str) -> tuple[int, int]:
     """Return the number of the last migration that was carried out, 0 if none was, and the oldest code that the tables serve."""
-    if run(f"SELECT to_regclass('{schema}.migrations')")[0][0] is None:
+    if not run(TABLES, (schema,)):
         return 0, 0
     rows = run(f"SELECT coalesce(max(number), 0), coalesce(max(serves), 0) FROM {schema}.migrations")  # noqa: S608
     return int(rows[0][0]), int(rows[0][1])
