@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from traceback import format_exc
 from typing import TYPE_CHECKING, Any
 
 from umbel import states
 from umbel.exceptions import EncodeError, ImproperlyConfigured
 from umbel.ids import uuid
-from umbel.result import AsyncResult, EagerResult
+from umbel.result import AsyncResult, EagerResult, GroupResult
 from umbel.wire.serializers import encode
 
 if TYPE_CHECKING:
@@ -35,7 +36,12 @@ def on_commit(
     result = pending_result(task, options)
 
     def send() -> None:
-        sent = task.apply_async(args, kwargs, **options)
+        try:
+            sent = task.apply_async(args, kwargs, **options)
+        except Exception as exc:
+            if isinstance(result, EagerResult):  # it has run: the commit raises what it raised, as `task_eager_propagates` says
+                result.take_over(EagerResult(result.id, exc, states.FAILURE, format_exc()))
+            raise
         if isinstance(result, EagerResult) and isinstance(sent, EagerResult):
             result.take_over(sent)
 
@@ -76,11 +82,42 @@ def pending_result(task: Task[..., Any], options: Mapping[str, Any]) -> AsyncRes
     return result
 
 
-def canvas_on_commit(sig: Any, result: Any, using: str | None) -> Any:
+def canvas_on_commit(sig: Any, result: Any, using: str | None, how: Mapping[str, Any]) -> Any:
     """Send *sig*, whose ids are fixed, when the transaction of the database *using* commits; return *result*, which is its.
 
     Raises:
         ImproperlyConfigured: there is no Django, or it has no settings.
     """
-    _when_committed(repr(sig), sig.apply_async, using)
-    return result
+    if not sig.app.conf.task_always_eager or result is None:
+        _when_committed(repr(sig), lambda: sig.apply_async(**how), using)
+        return result
+    pending = _pending(result)
+
+    def run() -> None:
+        _take_over(pending, sig.apply(throw=False))
+        if sig.app.conf.task_eager_propagates:
+            pending.maybe_throw()
+
+    _when_committed(repr(sig), run, using)
+    return pending
+
+
+def _pending(result: Any) -> Any:
+    """Return *result*, those in it and those before it, as results of what will run here."""
+    parent = None if result.parent is None else _pending(result.parent)
+    if isinstance(result, GroupResult):
+        return GroupResult(result.id, [_pending(each) for each in result.results], parent, app=result.app)
+    found: EagerResult[Any] = EagerResult(result.id, None, states.PENDING, name=result.name_given)
+    found.parent = parent
+    return found
+
+
+def _take_over(pending: Any, ran: Any) -> None:
+    """Tell the results that were returned what became of them; *ran* has the same shape."""
+    if pending.parent is not None:
+        _take_over(pending.parent, ran.parent)
+    if isinstance(pending, EagerResult):
+        pending.take_over(ran)
+        return
+    for each, its in zip(pending.results, ran.results, strict=True):
+        _take_over(each, its)

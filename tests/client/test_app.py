@@ -1,8 +1,6 @@
 """The app: settings, discovery, life, and what Django adds."""
 
 import os
-import subprocess
-import sys
 import textwrap
 import warnings
 
@@ -17,26 +15,6 @@ from umbel.result import AsyncResult
 def app():
     with Celery("appl", broker=f"memory://{uuid()}") as app:
         yield app
-
-
-@pytest.fixture
-def python(tmp_path):
-    """Runs a script in a fresh interpreter, in a folder of its own."""
-
-    def run(script, **env):
-        done = subprocess.run(
-            [sys.executable, "-c", textwrap.dedent(script)],
-            cwd=tmp_path,
-            env={**os.environ, **env},
-            capture_output=True,
-            text=True,
-            check=False,
-        )
-        assert done.returncode == 0, done.stderr
-        return done.stdout.split("\n")[:-1]
-
-    run.folder = tmp_path
-    return run
 
 
 def test_celery_is_umbel(app):

@@ -11,7 +11,7 @@ from typing import Any, TypeVar
 
 import msgspec
 
-from umbel.exceptions import DecodeError
+from umbel.exceptions import DecodeError, EncodeError
 from umbel.flow import Follow, Join, Member, Node, Part
 from umbel.wire.jsontypes import dumps, loads, parse
 from umbel.wire.serializers import decode, encode
@@ -46,6 +46,13 @@ def encode_node(node: Node, serializer: str = "json") -> bytes:
     Raises:
         EncodeError: the arguments cannot be written.
     """
+    try:
+        return _written(node, serializer)
+    except EncodeError as exc:
+        raise EncodeError(f"The arguments of {node.signature['task']}, or its options, cannot be sent: {exc}") from exc
+
+
+def _written(node: Node, serializer: str) -> bytes:
     head = {"id": node.id, **_edges(node.follow)}
     rest = {"signature": node.signature, "errbacks": list(node.follow.errbacks)}
     if serializer == "json":

@@ -13,13 +13,14 @@ from umbel.canvas.fresh import flow_of
 from umbel.canvas.launch import OwnCall, arguments_of, call_of
 from umbel.canvas.records import encode_join, encode_members, encode_node
 from umbel.canvas.signatures import as_signature
+from umbel.flow import Node
 from umbel.moments import moment
 from umbel.result import AsyncResult, GroupResult
 
 if TYPE_CHECKING:
     from umbel.app import Umbel
 
-__all__ = ["CHUNK", "begin", "drafts_of", "has_id", "name_flow", "publish_as", "send"]
+__all__ = ["CHUNK", "begin", "drafts_of", "has_id", "name_flow", "publish_as", "refuse_unsendable", "send"]
 
 CHUNK = publish.CHUNK  # messages or nodes in one step of a broker or backend
 
@@ -113,6 +114,16 @@ def publish_as(app: Umbel, calls: Sequence[publish.Draft | OwnCall], how: Mappin
                 call.send(retry=said[0], retry_policy=said[1], using=said[2])
 
 
+def refuse_unsendable(app: Umbel, frozen: Any) -> None:
+    """Raise what `send` would raise of a canvas, and send nothing."""
+    compiler = Compiler("")
+    starts = [start.node for start in compiler.starts(frozen)]
+    for node in starts:
+        _check_arguments(app, node)
+    for node in (*starts, *compiler.nodes.values()):
+        encode_node(node, node.signature["options"].get("serializer") or app.conf.task_serializer)
+
+
 def drafts_of(app: Umbel, starts: Iterable[Start]) -> list[publish.Draft | OwnCall]:
     """Check the arguments of what starts, and build its messages."""
     return list(_drafts(app, starts))
@@ -120,7 +131,11 @@ def drafts_of(app: Umbel, starts: Iterable[Start]) -> list[publish.Draft | OwnCa
 
 def _drafts(app: Umbel, starts: Iterable[Start]) -> Iterator[publish.Draft | OwnCall]:
     for node, place in starts:
-        task = app.known_task(node.signature["task"])
-        if task is not None:
-            task.checked(arguments_of(node.signature, ()), node.signature.get("kwargs") or {})
+        _check_arguments(app, node)
         yield call_of(app, node, place)
+
+
+def _check_arguments(app: Umbel, node: Node) -> None:
+    task = app.known_task(node.signature["task"])
+    if task is not None:
+        task.checked(arguments_of(node.signature, ()), node.signature.get("kwargs") or {})

@@ -15,7 +15,7 @@ from umbel.canvas.large import split, start_chord, start_group, with_header
 from umbel.canvas.launch import FLOW_HEADER, decode_place, launch, routed
 from umbel.canvas.options import LINKS, maybe_list
 from umbel.canvas.places import any_number, follow_at
-from umbel.canvas.sending import begin, has_id, name_flow, publish_as, send
+from umbel.canvas.sending import begin, has_id, name_flow, publish_as, refuse_unsendable, send
 from umbel.canvas.signatures import Signature, as_signature
 from umbel.canvas.spread import spread
 from umbel.flow import Follow
@@ -168,11 +168,13 @@ async def astart(sig: Signature[Any], args: Sequence[Any] | None, kwargs: Mappin
 def start_on_commit(
     sig: Signature[Any], args: Sequence[Any] | None, kwargs: Mapping[str, Any] | None, using: str | None, options: dict[str, Any]
 ) -> Any:
-    """Send when the transaction of the database *using* commits; the ids are fixed now."""
+    """Send when the transaction of the database *using* commits; the ids are fixed, and what cannot be sent is refused, now."""
     from umbel.commit import canvas_on_commit
 
+    how = {key: options.pop(key) for key in HOW if key in options}
     frozen, result = frozen_copy(sig, args or (), kwargs or {}, options)
-    return canvas_on_commit(frozen, result, using)
+    refuse_unsendable(sig.app, frozen)
+    return canvas_on_commit(frozen, result, using, how)
 
 
 def run(sig: Signature[Any], args: Sequence[Any] | None, kwargs: Mapping[str, Any] | None, options: dict[str, Any]) -> Any:
