@@ -34,7 +34,10 @@ class LeaseStore(ABC):
 
     @abstractmethod
     def acquire(self, name: str, holder: str, *, ttl: float) -> Term | None:
-        """Begin a term of *ttl* seconds, if nobody else has the role. Who has it begins a new term."""
+        """Begin a term of *ttl* seconds, if nobody else has the role. Who has it begins a new term.
+
+        All who want a role ask for the same *ttl*: a term that would last longer, as the store's clock was set back, is cut to it.
+        """
 
     @abstractmethod
     def renew(self, term: Term, *, ttl: float) -> Term | None:

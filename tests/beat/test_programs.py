@@ -1,89 +1,16 @@
 """`umbel beat` and `umbel worker -B` as programs: each slot once, whoever is killed, and what the command line says."""
 
+import itertools
 import json
 import os
 import signal
-import subprocess
-import sys
-from collections import Counter
-from datetime import datetime
 
 import pytest
 from tests import servers
+from tests.beat.sites import APP, Site, all_once_without_gap, leads, moments
 from tests.faults.conftest import running_redis
-from tests.processes import Running, wait_for
+from tests.processes import wait_for
 from tests.rabbitmq import delete_queues
-
-from umbel import Umbel
-from umbel.wire.message import decode
-
-APP = """
-import os
-from umbel import Umbel
-
-app = Umbel("beat_app", broker=os.environ["BEAT_BROKER"])
-app.conf.task_default_queue = "periodic"
-app.conf.broker_transport_options = {"global_keyprefix": os.environ["BEAT_PREFIX"]} if os.environ["BEAT_PREFIX"] else {}
-app.conf.umbel_state_url = os.environ.get("BEAT_STATE")
-app.conf.beat_schedule = {"tick": {"task": "tasks.tick", "schedule": 1.0, "misfire": "all"}}
-"""
-REDIS, POSTGRES = (pytest.param(name, marks=mark) for name, mark in (("redis", pytest.mark.redis), ("postgresql", pytest.mark.postgres)))
-
-
-class Site:
-    """A project with one periodic task, and what was sent of it."""
-
-    def __init__(self, folder, url, prefix=""):
-        self.folder, self.prefix, self.programs, self.seen, self.seq = folder, prefix, 0, Counter(), 0
-        self.ids = set()
-        self.env = {**os.environ, "BEAT_BROKER": url, "BEAT_PREFIX": prefix, "PYTHONUNBUFFERED": "1", "C_FORCE_ROOT": "1"}
-        self.env.pop("DJANGO_SETTINGS_MODULE", None)
-        (folder / "beat_app.py").write_text(APP)
-        self.app = Umbel("reader", broker=url, set_as_current=False)
-        if prefix:
-            self.app.conf.broker_transport_options = {"global_keyprefix": prefix}
-        self.app.broker.join("reader", ["periodic"], lease=3600)
-
-    def start(self, *words):
-        self.programs += 1
-        command = [sys.executable, "-m", "umbel", "-A", "beat_app", *words, "-l", "INFO"]
-        return Running(command, cwd=self.folder, env=self.env, log=self.folder / f"{self.programs}.log")
-
-    def beat(self, *words):
-        return self.start("beat", *words)
-
-    def umbel(self, *words):
-        command = [sys.executable, "-m", "umbel", "-A", "beat_app", *words]
-        return subprocess.run(command, cwd=self.folder, env=self.env, capture_output=True, text=True, timeout=60, check=False)
-
-    def slots(self):
-        """The names of all runs so far, each as often as it was sent."""
-        while True:
-            self.seq += 1
-            found = self.app.broker.fetch("periodic", 1000, owner="reader", seq=self.seq)
-            if not found:
-                return self.seen
-            headers = [decode(each.raw).headers for each in found]
-            self.seen.update(each.get("umbel_slot") for each in headers)
-            self.ids.update(each["id"] for each in headers)
-
-    def waits_for(self, count):
-        wait_for(lambda: len(self.slots()) >= count, 60, self.logs)
-
-    def logs(self):
-        return "\n".join(path.read_text()[-1500:] for path in sorted(self.folder.glob("*.log")))
-
-
-@pytest.fixture(params=["sqlite", REDIS, POSTGRES])
-def site(request, tmp_path):
-    if request.param == "sqlite":
-        made = Site(tmp_path, f"sqlite:///{tmp_path}/umbel.sqlite3")
-    elif request.param == "postgresql":
-        made = Site(tmp_path, request.getfixturevalue("postgres_database"))
-    else:
-        made = Site(tmp_path, request.getfixturevalue("redis_url"), request.getfixturevalue("redis_prefix"))
-    yield made
-    made.app.close()
 
 
 @pytest.fixture
@@ -101,31 +28,17 @@ def private_redis(tmp_path):
         yield server
 
 
-def leads(program):
-    return " leads (term" in program.log() and program.process.poll() is None
-
-
-def moments(slots):
-    return sorted(datetime.fromisoformat(name.partition("@")[2]).timestamp() for name in slots)
-
-
-def all_once_without_gap(slots):
-    """Each slot once, and none left out: `misfire="all"` makes up for what was missed while nobody led."""
-    found = moments(slots)
-    assert set(slots.values()) == {1}, slots
-    assert found == [found[0] + n for n in range(len(found))]
-
-
 @pytest.mark.timeout(180)
-def test_of_three_schedulers_one_sends_each_second_once_though_the_leader_is_killed(site):
-    running = [site.beat() for _ in range(3)]
+def test_of_three_schedulers_one_sends_each_second_once_though_the_leader_is_killed_and_their_clocks_are_wrong(site):
+    clocks = itertools.cycle([site.clock(skew if site.has_a_clock else 0) for skew in (-2, 0, 2)])
+    running = [site.beat(clock=next(clocks)) for _ in range(3)]
     try:
         for kills in range(1, 5):
             leader = wait_for(lambda: next(filter(leads, running), None), 60, site.logs)
             site.waits_for(3 * kills)
             leader.kill()
             running.remove(leader)
-            running.append(site.beat())
+            running.append(site.beat(clock=next(clocks)))
         site.waits_for(15)
         for each in running:
             each.send(signal.SIGTERM)

@@ -72,6 +72,13 @@ class TestPostgresLeases(LeaseConformance):
     def make_leases(self, postgres_url, postgres_schema):
         return lambda: postgres.PostgresLeases(postgres_url, options={"schema": postgres_schema})
 
+    def test_a_role_is_free_in_its_time_though_the_clock_was_set_back(self, leases):
+        term = leases.acquire("beat", "dead", ttl=0.5)
+        leases._database.call("UPDATE umbel.leases SET expires = expires + 3600 RETURNING 1")  # so does it look from an hour before
+        assert leases.acquire("beat", "other", ttl=0.5) is None
+        other = wait_for(lambda: leases.acquire("beat", "other", ttl=0.5))
+        assert other.fence > term.fence
+
 
 class TestPostgresSchedules(ScheduleStoreConformance):
     @pytest.fixture

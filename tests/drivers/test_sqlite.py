@@ -55,6 +55,13 @@ class TestSQLiteLeases(Timed, LeaseConformance):
     def make_leases(self, url):
         return lambda: SQLiteLeases(url, clock=self.clock)
 
+    def test_a_role_is_free_in_its_time_though_the_clock_was_set_back(self, leases):
+        assert leases.acquire("beat", "dead", ttl=2)
+        self.clock.step(-3600)
+        assert leases.acquire("beat", "other", ttl=2) is None
+        self.clock.advance(2.1)
+        assert leases.acquire("beat", "other", ttl=2)
+
 
 class TestSQLiteSchedules(Timed, ScheduleStoreConformance):
     @pytest.fixture

@@ -6,10 +6,11 @@ import pytest
 from tests import servers
 from tests.chaos.world import compile_shim
 from tests.faults.conftest import running_redis
+from tests.processes import wait_for
 
 from umbel.backend import Record
 from umbel.broker import Item
-from umbel.drivers.redis import RedisBackend, RedisBroker
+from umbel.drivers.redis import RedisBackend, RedisBroker, RedisLeases
 from umbel.ids import uuid
 
 pytestmark = [pytest.mark.redis, pytest.mark.timeout(60)]
@@ -52,3 +53,13 @@ def test_a_clock_that_is_set_back_makes_no_later_claim_look_older(stepping):
     assert all(d.fence > after.fence for d in taken)
     for each in (broker, backend):
         each.close()
+
+
+def test_a_role_is_free_in_its_time_and_its_next_term_has_a_larger_fence(stepping):
+    url, step = stepping
+    leases = RedisLeases(url)
+    first = leases.acquire("beat", "dead", ttl=0.5)
+    step(-3600)
+    second = wait_for(lambda: leases.acquire("beat", "other", ttl=0.5), 5)
+    assert second.fence > first.fence
+    leases.close()

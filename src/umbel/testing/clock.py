@@ -8,7 +8,7 @@ __all__ = ["FakeClock"]
 
 
 class FakeClock:
-    """Stands still until `advance` is called. All three readings go together."""
+    """Stands still until `advance` is called. All three readings go together, but for a `step`."""
 
     def __init__(self, start: float = 1_700_000_000.0) -> None:
         self._lock = threading.Lock()
@@ -31,3 +31,8 @@ class FakeClock:
         """Let *seconds* pass."""
         with self._lock:
             self._passed += seconds
+
+    def step(self, seconds: float) -> None:
+        """Set the time of day *seconds* later, or earlier if they are negative; the two other readings stay."""
+        with self._lock:
+            self._start += seconds

@@ -39,7 +39,7 @@ class RedisLeases(LeaseStore):
         self._client.close()
 
     def _key(self, name: str) -> str:
-        return f"{self._prefix}umbel-lease:{name}"
+        return f"{self._prefix}umbel-lease:{{{name}}}"  # its fence lies beside it, in the same slot
 
 
 def value_of(term: Term) -> str:

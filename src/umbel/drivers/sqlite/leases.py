@@ -17,6 +17,8 @@ INSERT INTO umbel_leases (name, holder, fence, expires) VALUES (:name, :holder, 
 ON CONFLICT (name) DO UPDATE SET holder = :holder, fence = fence + 1, expires = :expires WHERE holder = :holder OR expires <= :now
 RETURNING fence
 """
+# Where the clock was set back, a term would last for so much longer.
+CUT = "UPDATE umbel_leases SET expires = :expires WHERE name = :name AND expires > :expires"
 RENEW = "UPDATE umbel_leases SET expires = ? WHERE name = ? AND holder = ? AND fence = ? AND expires > ?"
 # The row stays, so that the fence of the next term is larger.
 RELEASE = "UPDATE umbel_leases SET expires = 0 WHERE name = ? AND holder = ? AND fence = ? AND expires > ?"
@@ -34,6 +36,8 @@ class SQLiteLeases(LeaseStore):
         with self._database.write() as connection:
             now = self._clock.now()
             row = connection.execute(TAKE, {"name": name, "holder": holder, "expires": now + ttl, "now": now}).fetchone()
+            if row is None:
+                connection.execute(CUT, {"name": name, "expires": now + ttl})
         return None if row is None else Term.begin(name, holder, row[0], asked_at=asked, ttl=ttl)
 
     def renew(self, term: Term, *, ttl: float) -> Term | None:

@@ -488,6 +488,10 @@ END $$;
 -- Leases
 
 CREATE FUNCTION umbel.acquire(p_name text, p_holder text, p_ttl double precision) RETURNS bigint LANGUAGE sql VOLATILE AS $$
+    WITH cut AS ( -- where the clock was set back, a term would last for so much longer
+        UPDATE umbel.leases SET expires = umbel.clock() + p_ttl
+        WHERE name = p_name AND holder <> p_holder AND expires > umbel.clock() + p_ttl
+    )
     INSERT INTO umbel.leases AS l (name, holder, fence, expires) VALUES (p_name, p_holder, 1, umbel.clock() + p_ttl)
     ON CONFLICT (name) DO UPDATE SET holder = excluded.holder, fence = l.fence + 1, expires = excluded.expires
     WHERE l.holder = excluded.holder OR l.expires <= umbel.clock()

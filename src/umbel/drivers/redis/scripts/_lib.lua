@@ -11,8 +11,8 @@ local function now_us()
   return t[1] * 1000000 + t[2]
 end
 
--- The fence of a claim: the time in us, or one more than the fence before where the clock was set back. So a later claim of a queue
--- never looks older, and its result is never refused as late.
+-- The fence of a claim, or of a term: the time in us, or one more than the fence before where the clock was set back. So a later claim
+-- of a queue never looks older, and its result is never refused as late.
 local function next_fence(base, now)
   local before = redis.pcall('GET', base .. '.fence')
   before = type(before) == 'string' and tonumber(before) or 0 -- of another type: nothing of ours, and SET replaces it
