@@ -4,8 +4,9 @@ import json
 
 import pytest
 
-from umbel import Umbel, chain, chord, group
+from umbel import Umbel, chain, chord, group, uuid
 from umbel.canvas.embed import after_success, ids_behind
+from umbel.contrib.testing.worker import start_worker
 from umbel.wire import message as wire
 
 
@@ -32,7 +33,7 @@ def test_a_chain_travels_in_reverse_where_no_backend_keeps_it(app, sent):
     assert [step["args"] for step in embed["chain"]] == [[3], [2]]
     assert [step["options"]["task_id"] for step in embed["chain"]] == [result.id, result.parent.id]
     assert embed["callbacks"] is None
-    assert ids_behind(embed) == [result.id, result.parent.id]
+    assert list(ids_behind(embed)) == [result.id, result.parent.id]
 
 
 def test_callbacks_travel_with_the_task(app, sent):
@@ -45,7 +46,7 @@ def test_callbacks_travel_with_the_task(app, sent):
 
 def test_a_chord_without_a_backend_says_what_it_needs(app):
     t = app.tasks["t"]
-    with pytest.raises(NotImplementedError, match="Starting chords requires a result backend to be configured"):
+    with pytest.raises(NotImplementedError, match=r"keeps no workflows\. Set result_backend to one that does"):
         chord([t.s(1)])(t.s())
 
 
@@ -71,3 +72,20 @@ def test_a_group_of_chains_sends_each_with_its_rest(app, sent):
     t = app.tasks["t"]
     group(t.s(1) | t.s(2), t.s(3)).apply_async()
     assert [embed["chain"] and len(embed["chain"]) for _, _, embed in sent()] == [1, None]
+
+
+def test_a_task_that_is_replaced_takes_the_rest_of_its_embedded_chain_along():
+    with Umbel("embedding", broker=f"memory://{uuid()}", backend="memory://", task_canvas_embed=True, set_as_current=False) as app:
+        add = app.task(name="add")(lambda x, y: x + y)
+
+        @app.task(name="instead", bind=True)
+        def instead(self, sig):
+            raise self.replace(app.signature(sig))
+
+        with start_worker(app, perform_ping_check=False):
+            for sig, value in (
+                (add.s(1, 2), 13), (add.s(1, 2) | add.s(3), 16), (instead.s(add.s(1, 2)), 13),
+                (group(add.s(1, 2), add.s(3, 4)) | add.s([5]), [3, 7, 5, 10]),
+            ):  # fmt: skip
+                last = add.s([10]) if isinstance(value, list) else add.s(10)
+                assert (instead.s(sig) | last).apply_async().get(timeout=10) == value

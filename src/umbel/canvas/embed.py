@@ -22,15 +22,17 @@ from umbel.canvas.spread import spread
 from umbel.flow import Node, Place
 from umbel.ids import uuid
 from umbel.once import refuse_key
+from umbel.wire.saferepr import saferepr
 
 if TYPE_CHECKING:
     from umbel.app import Umbel
 
-__all__ = ["Following", "after_success", "as_task", "embeds", "ids_behind", "travelling", "write"]
+__all__ = ["Following", "after_success", "as_task", "embeds", "ids_behind", "instead", "refuse_joins", "travelling", "write"]
 
-NO_CHORDS = (
-    "Starting chords requires a result backend to be configured. Set result_backend to one that keeps workflows, for example "
-    "redis://127.0.0.1:6379/1: rpc:// and disabled:// do not."
+SHOWN = 200  # characters of a canvas in the text of an error
+JOINS_NEED = (
+    "A part of {what} waits for several tasks (a chord, or what follows a group), and the result backend here keeps no workflows. Set "
+    "result_backend to one that does, for example redis://127.0.0.1:6379/1 or postgresql://127.0.0.1/umbel: rpc:// and disabled:// do not."
 )
 
 
@@ -39,22 +41,40 @@ def embeds(app: Umbel) -> bool:
     return bool(app.conf.task_canvas_embed) or not app.backend.keeps_flows
 
 
-def write(app: Umbel, sig: Any, rest: Sequence[dict[str, Any]] = ()) -> Iterator[publish.Draft | OwnCall]:
-    """Yield the messages that start *sig*, which is frozen and spread; *rest* follows it, in reverse.
+def refuse_joins(app: Umbel, sig: Any, shown: Any = None) -> None:
+    """Refuse a canvas, frozen and spread, with a join at any step, as no worker with the same backend could carry it out.
+
+    *shown* is what the user calls it.
+
+    With `task_canvas_embed` the workers are Celery's, and may have a backend of their own for what comes later.
+
+    Raises:
+        NotImplementedError: it has one, and the backend keeps no workflows.
+    """
+    if app.backend.keeps_flows:
+        return
+    compiler = Compiler("")
+    starts = list(compiler.starts(sig))
+    if sig.subtask_type == "chord" or (compiler.joins and starts and not app.conf.task_canvas_embed):
+        raise NotImplementedError(JOINS_NEED.format(what=saferepr(sig if shown is None else shown, SHOWN)))
+
+
+def write(app: Umbel, sig: Any, rest: Sequence[dict[str, Any]] = (), **parent: Any) -> Iterator[publish.Draft | OwnCall]:
+    """Yield the messages that start *sig*, which is frozen and spread; *rest* follows it, in reverse, and *parent* was before it.
 
     Raises:
         NotImplementedError: it starts with a chord, and the backend keeps no workflows.
     """
     if sig.subtask_type == "chain":
         first, *later = sig.tasks
-        yield from write(app, first, [*rest, *[travelling(each) for each in reversed(later)]])
+        yield from write(app, first, [*rest, *[travelling(each) for each in reversed(later)]], **parent)
     elif sig.subtask_type == "group":
         for member in sig.tasks:
-            yield from write(app, member, rest)
+            yield from write(app, member, rest, **parent)
     elif sig.subtask_type == "chord":
         yield _chord(app, sig, rest)
     else:
-        yield _call(app, sig, (), rest)
+        yield _call(app, sig, (), rest, **parent)
 
 
 def travelling(sig: Any) -> dict[str, Any]:
@@ -80,8 +100,7 @@ def _travelling(sig: dict[str, Any], headers: frozenset[str]) -> dict[str, Any]:
 
 def _chord(app: Umbel, sig: Any, rest: Sequence[dict[str, Any]]) -> publish.Draft:
     """Write a chord as a message of the task that starts one: the worker that takes it makes the join, in its own way."""
-    if not app.backend.keeps_flows:
-        raise NotImplementedError(NO_CHORDS)
+    refuse_joins(app, sig)
     body = as_signature(sig.body)
     for step in reversed(rest):
         body = body | as_signature(step)
@@ -149,42 +168,64 @@ def after_success(app: Umbel, embed: Mapping[str, Any], value: Any, parent: Mapp
     found = Following([], [])
     with derived(parent["parent_id"], "embedded "):
         for callback in embed.get("callbacks") or ():
-            _expand(app, as_signature(callback, app).clone(), value, found, parent)
+            _expand(app, as_signature(callback, app).clone(), (value,), found, parent)
         rest = list(embed.get("chain") or ())
         if rest:
-            step: Signature[Any] = as_signature(rest.pop(), app).clone()
-            if step.subtask_type is None:
-                step.freeze()
-                copy = Place(flow="", copy=uuid()) if app.backend.keeps_flows else None
-                found.drafts.append(_call(app, step, (value,), rest, copy, **parent))
-            else:
-                for later in reversed(rest):
-                    step = step | as_signature(later, app)
-                _expand(app, step, value, found, parent)
+            _next_step(app, rest, (value,), found, parent)
     return found
 
 
-def _expand(app: Umbel, sig: Signature[Any], value: Any, found: Following, parent: Mapping[str, Any]) -> None:
-    spread(sig, (value,))
+def instead(app: Umbel, sig: Any, rest: Sequence[Any], parent: Mapping[str, Any]) -> Following:
+    """Return what takes the place of a running task: *sig*, frozen and spread, and then the *rest* of the chain in its message."""
+    found = Following([], [])
+    steps = sig.tasks if sig.subtask_type == "chain" else [sig]
+    _next_step(app, [*rest, *map(travelling, reversed(steps))], (), found, parent)
+    return found
+
+
+def _next_step(app: Umbel, rest: list[Any], value: Sequence[Any], found: Following, parent: Mapping[str, Any]) -> None:
+    """Add the last of *rest*, which starts with *value*; the others follow it."""
+    step: Signature[Any] = as_signature(rest.pop(), app).clone()
+    if step.subtask_type is None:
+        step.freeze()
+        copy = Place(flow="", copy=uuid(), turn=nesting_of(step)) if app.backend.keeps_flows else None
+        found.drafts.append(_call(app, step, value, rest, copy, **parent))
+        return
+    for later in reversed(rest):
+        step = step | as_signature(later, app)
+    _expand(app, step, value, found, parent)
+
+
+def nesting_of(sig: Signature[Any]) -> int:
+    """Return how often the task was replaced whose id *sig* has."""
+    return sig.options.get("replaced_task_nesting") or 0
+
+
+def _expand(app: Umbel, sig: Signature[Any], value: Sequence[Any], found: Following, parent: Mapping[str, Any]) -> None:
+    spread(sig, value)
     result = sig.freeze()
     if result is None:
         return
+    if not app.backend.keeps_flows:
+        refuse_joins(app, sig)
+        found.drafts.extend(write(app, sig, **parent))
+        return
     compiler = Compiler(flow_beside(result.id))
     for node, place in list(compiler.starts(sig)):
-        at = None if place is None else msgspec.structs.replace(place, copy=uuid())
+        at = None if place is None else msgspec.structs.replace(place, copy=uuid(), turn=node.turn)
         found.drafts.append(call_of(app, node, at, **parent))
     if compiler.nodes or compiler.joins:
         found.flows.append(compiler)
 
 
-def ids_behind(embed: Mapping[str, Any]) -> list[str]:
-    """Return the ids of the later steps of a chain: they fail with the task whose message has it."""
-    return [found for step in embed.get("chain") or () for found in _ids(as_signature(step))]
+def ids_behind(embed: Mapping[str, Any]) -> dict[str, str]:
+    """Return the ids of the later steps of a chain, which fail with the task whose message has it, each with where it is waited for."""
+    return dict(found for step in embed.get("chain") or () for found in _ids(as_signature(step)))
 
 
-def _ids(sig: Any) -> list[str]:
+def _ids(sig: Any) -> list[tuple[str, str]]:
     if sig.subtask_type in {"chain", "group"}:
         return [found for each in sig.tasks for found in _ids(each)]
     if sig.subtask_type == "chord":
         return [found for each in (*sig.tasks, *([sig.body] if sig.body is not None else [])) for found in _ids(each)]
-    return [sig.options["task_id"]] if sig.options.get("task_id") else []
+    return [(sig.options["task_id"], sig.options.get("reply_to") or "")] if sig.options.get("task_id") else []

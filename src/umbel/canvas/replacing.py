@@ -13,6 +13,7 @@ import msgspec
 
 from umbel import publish
 from umbel.canvas.compile import Compiler
+from umbel.canvas.embed import instead
 from umbel.canvas.fresh import derived, fresh_id
 from umbel.canvas.launch import FLOW_HEADER, OwnCall, call_of, decode_place
 from umbel.canvas.options import LINKS
@@ -25,6 +26,7 @@ from umbel.flow import Follow, Node, Part, Place
 from umbel.ids import uuid
 
 if TYPE_CHECKING:
+    from umbel.app import Umbel
     from umbel.context import Context
     from umbel.task import Task
 
@@ -77,7 +79,6 @@ def _send_instead(task: Task[..., Any], request: Context, sig: Any) -> None:
     app = task.app
     text = request.get(FLOW_HEADER)
     place = None if text is None else decode_place(text)
-    compiler = Compiler(place.flow if place is not None and place.flow else request.id or fresh_id(), any_number)
     follow = follow_at(app, place, f"{task.name}[{request.id}]")
     spread(sig)
     for option in LINKS:  # of a message that carries what follows it
@@ -85,26 +86,39 @@ def _send_instead(task: Task[..., Any], request: Context, sig: Any) -> None:
             _last(sig).append_to_list_option(option, as_signature(each, app))
     sig.freeze(request.id, request.group, None, request.root_id, request.parent_id, request.group_index)
     last = _last(sig)
-    nesting = request.replaced_task_nesting + 1
-    last.options.update(task_id=request.id, replaced_task_nesting=nesting)
-    for each in ("chain", "chord"):
-        if request.get(each):
-            last.options[each] = request.get(each)
-    starts = list(compiler.starts(sig, follow))
+    last.options.update(task_id=request.id, replaced_task_nesting=request.replaced_task_nesting + 1)
+    if request.reply_to:  # there the caller waits, where results are messages
+        last.options["reply_to"] = request.reply_to
+    if request.chord:
+        last.options["chord"] = request.chord
+    if request.chain or request.chord or not app.backend.keeps_flows:
+        _send_embedded(app, request, sig)
+    else:
+        _send_in_flow(app, request, sig, (place and place.flow) or request.id or fresh_id(), follow)
+
+
+def _send_in_flow(app: Umbel, request: Context, sig: Any, flow: str, follow: Follow) -> None:
+    """Send what takes the place of a task as a part of *flow*."""
+    compiler = Compiler(flow, any_number)
     drafts = []
-    for node, at in starts:
-        again = msgspec.structs.replace(at, copy=uuid(), turn=nesting) if at is not None else None
-        drafts.append(
-            call_of(
-                app,
-                node,
-                again,
-                root_id=request.root_id or request.id,
-                parent_id=request.id if node.id != request.id else request.parent_id,
-            )
-        )
+    for node, at in list(compiler.starts(sig, follow)):
+        again = msgspec.structs.replace(at, copy=uuid(), turn=request.replaced_task_nesting + 1) if at is not None else None
+        drafts.append(call_of(app, node, again, **_parentage(request, node.id)))
     begin(app, compiler)
     publish_as(app, drafts, {})
+
+
+def _send_embedded(app: Umbel, request: Context, sig: Any) -> None:
+    """Send what takes the place of a task whose message has the rest of its chain, or its chord: it takes that along."""
+    found = instead(app, sig, request.chain or (), _parentage(request, sig.id))
+    for flow in found.flows:
+        begin(app, flow)
+    publish_as(app, found.drafts, {})
+
+
+def _parentage(request: Context, task_id: str | None) -> dict[str, Any]:
+    """Return what was before a task that stands in for the running one: if it has its id, what was before that."""
+    return {"root_id": request.root_id or request.id, "parent_id": request.id if task_id != request.id else request.parent_id}
 
 
 def _last(sig: Any) -> Any:

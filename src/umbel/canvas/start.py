@@ -9,7 +9,7 @@ from msgspec import structs
 
 from umbel import publish
 from umbel.canvas.compile import Compiler
-from umbel.canvas.embed import as_task, embeds, travelling, write
+from umbel.canvas.embed import as_task, embeds, refuse_joins, travelling, write
 from umbel.canvas.fresh import flow_beside
 from umbel.canvas.large import split, start_chord, start_group, with_header
 from umbel.canvas.launch import FLOW_HEADER, decode_place, launch, routed
@@ -69,6 +69,7 @@ def _sent(app: Umbel, sig: Any, args: Sequence[Any], kwargs: Mapping[str, Any], 
     if result is None:
         return None
     if not as_flow:
+        refuse_joins(app, frozen)
         publish_as(app, list(write(app, frozen)), how)
         return result
     compiler = Compiler(flow_beside(result.id) if fixed else result.id)
@@ -145,6 +146,10 @@ def _start_within(app: Umbel, sig: Signature[Any], how: Mapping[str, Any]) -> pu
 def _embed_linked(app: Umbel, sig: Signature[Any], chain: list[Signature[Any]], how: Mapping[str, Any]) -> publish.Draft:
     for step in chain:
         step.freeze()
+    whole = Signature.TYPES["chain"].of([each.clone() for each in (sig, *chain)], app=app)  # type: ignore[attr-defined]
+    spread(whole)
+    whole.freeze()
+    refuse_joins(app, whole, sig)
     draft = as_task(app, sig, (), [travelling(step) for step in reversed(chain)])
     publish.publish(app, (draft,), how.get("retry"), how.get("retry_policy"), how.get("using"))
     return draft

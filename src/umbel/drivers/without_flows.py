@@ -19,8 +19,8 @@ class WithoutFlows(Flows):
 
     def _refuse(self) -> NoReturn:
         raise NotImplementedError(
-            f"{self.lacks} Chords and groups that are waited for need one that does: set result_backend, for example, to "
-            "redis://127.0.0.1:6379/1, postgresql://127.0.0.1/umbel or sqlite:////absolute/path/umbel.sqlite3."
+            f"{self.lacks} Chords, what follows a group, and groups that are saved need a backend that does: set result_backend, for "
+            "example, to redis://127.0.0.1:6379/1, postgresql://127.0.0.1/umbel or sqlite:////absolute/path/umbel.sqlite3."
         )
 
     def begin_flow(self, flow: str, nodes: Mapping[int, bytes], joins: Mapping[int, tuple[int, bytes]], *, expires: float | None) -> None:

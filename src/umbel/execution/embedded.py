@@ -97,15 +97,15 @@ class EmbeddedFlows:
             return
         self._send([draft for draft in found.drafts if isinstance(draft, Draft)])
 
-    def _fail(self, ending: Ending, ids: Sequence[str], errbacks: Sequence[Mapping[str, Any]]) -> None:
-        """Say that tasks behind a failure have failed with it, and tell *errbacks*."""
+    def _fail(self, ending: Ending, ids: Mapping[str, str], errbacks: Sequence[Mapping[str, Any]]) -> None:
+        """Say that tasks behind a failure have failed with it, each to who waits for it, and tell *errbacks*."""
         exc, traceback = self._read(ending.failure)
         records = [
             Record(
-                id=each, state=states.FAILURE, expires=self._expires,
+                id=each, state=states.FAILURE, expires=self._expires, reply_to=reply_to,
                 meta=self._documents.write_surely(Context(id=each, parent_id=ending.id), states.FAILURE, exc, traceback),
             )
-            for each in ids
+            for each, reply_to in ids.items()
         ]  # fmt: skip
         self._store(records)
         self._send(list(self._errbacks(ending, errbacks)))
