@@ -52,11 +52,11 @@ class Example:
             assert migration.exit_code(60) == 0, migration.tail()
 
     @contextlib.contextmanager
-    def site(self, **env: str) -> Iterator[Running]:
+    def site(self, *options: str, **env: str) -> Iterator[Running]:
         """A site that answers."""
         before, address = self.url, f"127.0.0.1:{free_port()}"
         self.url = f"http://{address}"
-        with self.run("python", "manage.py", "runserver", "--noreload", address, **env) as site:
+        with self.run("python", "manage.py", "runserver", "--noreload", *options, address, **env) as site:
             wait_for(lambda: self._answers() or site.process.poll() is not None, 30, site.tail)
             assert site.process.poll() is None, site.tail()
             yield site

@@ -17,7 +17,7 @@ from umbel.task import Task
 if TYPE_CHECKING:
     from umbel.app import Umbel
 
-__all__ = ["BeatLazyFunc", "Run", "arguments_of", "send", "task_id"]
+__all__ = ["BeatLazyFunc", "Run", "arguments_of", "problem_of", "send", "task_id"]
 
 logger = logging.getLogger("celery.beat")
 
@@ -99,6 +99,19 @@ def send_now(app: Umbel, run: Run) -> str:
     args, kwargs = arguments_of(run.entry)
     result = app.send_task(run.entry.task, args, kwargs, **options) if task is None else task.apply_async(args, kwargs, **options)
     return str(result.id)
+
+
+def problem_of(app: Umbel, entry: Entry) -> str:
+    """Return why runs of *entry* cannot be sent, as far as that is known here; nothing is sent."""
+    try:
+        args, kwargs = arguments_of(entry)
+        task = app.tasks.get(entry.task)
+        if task is not None:
+            task.checked(args, kwargs)
+        publish.draft(publish.plan_of(app, entry.task, task), entry.task, args, kwargs, options_of(app, Run(entry, 0.0)), tell=False)
+    except Exception as exc:  # noqa: BLE001 - whatever it is, sending would raise it
+        return str(exc)
+    return ""
 
 
 def prepared(app: Umbel, run: Run) -> publish.Draft | None:

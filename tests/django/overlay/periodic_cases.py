@@ -1,6 +1,7 @@
 """Cases for `manage.py test`, with Django's own client: the admin of periodic tasks, and what the model refuses."""
 
 import ast
+import json
 import time
 from contextlib import closing
 from datetime import UTC, datetime, timedelta
@@ -17,11 +18,13 @@ from django.db import connection, models, transaction
 from django.test import TestCase
 from mysite.celery import app
 
+from umbel.backend import Record
 from umbel.beat.planning import slot_id
 from umbel.beat.sending import task_id
 from umbel.beat.stores import open_schedules
 from umbel.contrib.django import periodic
 from umbel.contrib.django.periodic.documents import entry
+from umbel.contrib.django.periodic.forms import PeriodicTaskForm
 from umbel.contrib.django.periodic.models import Edit, PeriodicTask
 from umbel.contrib.django.periodic.store import TableStore
 from umbel.drivers.memory import MemorySchedules
@@ -58,14 +61,27 @@ def ran(name, runs=3):
     return task_id(slot_id(name, slot))
 
 
+def stored(id, result):
+    """As if a worker had run it."""
+    meta = {"status": "SUCCESS", "result": result, "traceback": None, "children": [], "date_done": None, "task_id": id}
+    app.backend.store([Record(id=id, state="SUCCESS", meta=json.dumps(meta).encode())])
+
+
 class Admin(TestCase):
+    @classmethod
+    def setUpTestData(cls):
+        cls.boss = User.objects.create_superuser("boss", "boss@example.com")
+
     def setUp(self):
-        self.boss = User.objects.create_superuser("boss", "boss@example.com", "x")
         self.client.force_login(self.boss)
 
     def form(self, url=LIST + "add/", **said):
         answer = self.client.post(url, {**FORM, **said})
         return {} if answer.status_code == 302 else dict(answer.context["adminform"].form.errors)
+
+    def errors(self, **said):
+        """What a form says of itself, without a page around it."""
+        return PeriodicTaskForm({**FORM, **said}).errors
 
     def act(self, action, *tasks, **headers):
         return self.client.post(LIST, {"action": action, "_selected_action": [task.pk for task in tasks]}, follow=True, headers=headers)
@@ -91,8 +107,50 @@ class Admin(TestCase):
                 assert list(self.form(**said)) == [field]
         assert PeriodicTask.objects.count() == 0
 
-    def test_text_that_is_no_json_is_refused(self):
-        assert list(self.form(args="[1,")) == ["args"]
+    def test_text_that_is_no_json_is_refused_and_the_place_is_said(self):
+        assert "look at line 2, column 1." in self.errors(args="[1,\r\n}")["args"][0]
+        assert "\\ud800" in self.client.post(LIST + "add/", {**FORM, "args": '["\\ud800"]'}).content.decode()
+        for said in ("[1,", "{'x': 1}", "[True]", "[NaN]", "[1e999]", '["\\ud800"]', "[" * 20000):
+            with self.subTest(said[:20]):
+                assert list(self.errors(args=said)) == ["args"]
+
+    def test_a_wrong_crontab_is_refused_and_its_field_is_named(self):
+        cases = {
+            "61 * * * *": "Minute cannot be 61. It may be 0-59;", "0 24 * * *": "Hour cannot be 24.", "1,, * * * *": "Minute cannot be 1,,",
+            "*/ * * * *": "Minute cannot be */.", "-5 * * * *": "Minute cannot be -5.", "* * 0 * *": "Day of month cannot be 0.",
+            "* * * 13 *": "Month cannot be 13.", "* * * * 7": "Day of week cannot be 7. It may be 0-6, sun-sat;", "* * *": "Here are 3.",
+            "": "Here are 0.", "@daily": "Here are 1.", "0 0 31 2 *": "None of these months has such a day",
+        }  # fmt: skip
+        for line, said in cases.items():
+            with self.subTest(line):
+                assert said in self.errors(kind="crontab", crontab=line)["crontab"][0]
+
+    def test_times_and_numbers_beyond_what_can_be_counted_are_refused(self):
+        year = {"clocked_at_0": "0001-01-01", "clocked_at_1": "00:00"}
+        assert list(self.errors(kind="clocked", **year)) == ["clocked_at"]
+        assert self.errors(every="9999999999", unit="days") == {"every": ["This is too long."]}
+        for number in ("0", "-1"):
+            assert len(self.errors(every=number)["every"]) == 1
+        for field in ("jitter", "grace", "expires"):
+            assert self.errors(name=field, **{field: "1e300"}) == {}
+
+    def test_who_saves_what_somebody_else_has_changed_meanwhile_is_told_and_may_write_over_it(self):
+        task = made()
+        url = f"{LIST}{task.pk}/change/"
+        seen = self.client.get(url).context["adminform"].form["seen"].value()
+        PeriodicTask.objects.update(enabled=False)
+        answer = self.client.post(url, {**FORM, "seen": seen, "queue": "later"})
+        form = answer.context["adminform"].form
+        assert "Somebody has changed this task" in form.non_field_errors()[0]
+        assert not PeriodicTask.objects.get().enabled
+        assert self.form(url, seen=form["seen"].value(), queue="later") == {}
+        assert PeriodicTask.objects.get().queue == "later"
+
+    def test_who_saves_a_task_whose_arguments_do_not_fit_is_warned(self):
+        page = self.client.post(LIST + "add/", {**FORM, "args": "[]"}, follow=True).content.decode()
+        assert "It cannot be sent: myapp_infra.tasks.add(x, y) cannot be called so: missing a required argument" in page
+        page = self.client.post(LIST + "add/", {**FORM, "name": "later", "options": '{"countdown": "x"}'}, follow=True).content.decode()
+        assert "It cannot be sent: " in page
 
     def test_the_list_says_when_each_runs_ran_and_how_that_ended(self):
         made_before("five")
@@ -107,7 +165,7 @@ class Admin(TestCase):
         task = made_before(kind="crontab", crontab="0 12 * * *")
         sent = ran("adds")
         page = self.client.get(f"{LIST}{task.pk}/change/").content.decode()
-        assert page.count(" 12:00:00 CST") == 5
+        assert page.count(">12:00:00 CST<") + page.count(" 12:00:00 CST") == 5
         assert sent in page
         assert "PENDING" in page
         assert f'<option value="{ADD}">' in page
@@ -130,6 +188,29 @@ class Admin(TestCase):
         task.refresh_from_db()
         assert task.since == datetime(2026, 1, 1, tzinfo=UTC)
 
+    def test_who_switched_which_is_in_the_history_of_each(self):
+        one, other = made("one"), made("other", enabled=False)
+        self.act("disable", one, other)
+        assert LogEntry.objects.filter(object_id=one.pk, change_message__contains="Switched off", user=self.boss).count() == 1
+        assert LogEntry.objects.filter(object_id=other.pk).count() == 0
+
+    def test_a_thousand_are_switched_at_once_and_more_than_can_be_confirmed_are_not_deleted(self):
+        PeriodicTask.objects.bulk_create(PeriodicTask(name=f"{n}", task=ADD, every=1) for n in range(1200))
+        first = PeriodicTask.objects.first()
+        all_of_them = {"select_across": "1", "_selected_action": [first.pk]}
+        page = self.client.post(LIST, {"action": "disable", **all_of_them}, follow=True).content.decode()
+        assert "1200 periodic tasks are off." in page
+        assert PeriodicTask.objects.filter(enabled=True).count() == 0
+        page = self.client.post(LIST, {"action": "run_now", **all_of_them}, follow=True).content.decode()
+        assert "Choose at most 100 to run at once." in page
+        page = self.client.post(LIST, {"action": "delete_selected", **all_of_them}, follow=True).content.decode()
+        assert "Choose at most 990 to delete at once." in page
+        keys = list(PeriodicTask.objects.values_list("pk", flat=True)[:990])
+        sure = {"action": "delete_selected", "_selected_action": keys, "post": "yes"}
+        page = self.client.post(LIST, sure, follow=True).content.decode()
+        assert "Successfully deleted 990 periodic tasks." in page
+        assert PeriodicTask.objects.count() == 210
+
     def test_run_now_sends_it_and_is_logged(self):
         page = self.act("run_now", made(queue="later")).content.decode()
         assert "Sent adds: " in page
@@ -144,6 +225,21 @@ class Admin(TestCase):
         self.client.force_login(clerk)
         assert "run_now" not in self.client.get(LIST).content.decode()
         assert "Sent adds: " not in self.act("run_now", task).content.decode()
+
+    def test_who_may_only_look_sees_all_and_can_change_nothing(self):
+        task = made_before()
+        sent = ran("adds")
+        guest = User.objects.create_user("guest", is_staff=True)
+        guest.user_permissions.set(Permission.objects.filter(codename="view_periodictask"))
+        self.client.force_login(guest)
+        page = self.client.get(f"{LIST}{task.pk}/change/").content.decode()
+        assert sent in page
+        assert 'name="_save"' not in page
+        assert 'name="action"' not in self.client.get(LIST).content.decode()
+        for action in ("run_now", "disable", "enable", "delete_selected"):
+            self.act(action, task)
+        assert self.client.post(f"{LIST}{task.pk}/change/", {**FORM, "queue": "later"}).status_code == 403
+        assert PeriodicTask.objects.filter(enabled=True, queue="").count() == 1
 
     def test_a_page_costs_as_many_queries_for_a_hundred_tasks_as_for_one(self):
         made("first")
@@ -162,10 +258,28 @@ class Admin(TestCase):
             assert text in page
 
     def test_text_of_users_is_escaped(self):
-        made("<script>alert(1)</script>", task="<b>x</b>")
-        page = self.client.get(LIST).content.decode()
-        assert "<script>alert(1)" not in page
-        assert "<b>x</b>" not in page
+        made("<script>alert(1)</script>", task="<b>y</b>")
+        task = made_before("<i>", task="<b>x</b>")
+        stored(ran("<i>"), "<script>alert(2)</script>")
+        pages = [self.client.get(url).content.decode() for url in (LIST, f"{LIST}{task.pk}/change/")]
+        pages.append(self.act("run_now", task).content.decode())
+        assert "&lt;script&gt;alert(2)" in pages[1]
+        for text in ("<script>alert(", "<b>x</b>", "<i>"):
+            assert all(text not in page for page in pages)
+        app.broker.purge("celery")
+
+    def test_rows_that_no_form_has_seen_do_not_hide_the_others(self):
+        wrongs = (
+            {"kind": "crontab", "crontab": "1,, * * * *"}, {"kind": "x"}, {"unit": "x"}, {"every": None}, {"args": {}},
+            {"timezone": "Mars"},
+        )  # fmt: skip
+        for number, wrong in enumerate(wrongs):
+            made(f"wrong-{number}", **wrong)
+        made("right")
+        page = self.client.get(LIST)
+        assert "right" in page.content.decode()
+        for task in PeriodicTask.objects.all():
+            assert self.client.get(f"{LIST}{task.pk}/change/").status_code == 200
 
     def test_who_saves_a_task_that_the_site_does_not_know_is_warned(self):
         answer = self.client.post(LIST + "add/", {**FORM, "task": "no.such"}, follow=True)
@@ -348,7 +462,7 @@ class Files(TestCase):
             node.args[0].value
             for file in folder.glob("*.py")
             for node in ast.walk(ast.parse(file.read_text()))
-            if isinstance(node, ast.Call) and getattr(node.func, "id", "") in {"_", "gettext", "gettext_noop"}
+            if isinstance(node, ast.Call) and getattr(node.func, "id", "") in {"_", "gettext", "gettext_lazy", "gettext_noop"}
             and isinstance(node.args[0], ast.Constant)
         }  # fmt: skip
         assert len(texts) > 80

@@ -10,7 +10,8 @@ _site = runpy.run_path(str(Path(__file__).parent / "mysite" / "settings.py"))
 globals().update({name: value for name, value in _site.items() if name.isupper()})
 
 INSTALLED_APPS = [
-    *_site["INSTALLED_APPS"], "django.contrib.admin", "django.contrib.sessions", "django.contrib.messages", "umbel.contrib.django.periodic",
+    *_site["INSTALLED_APPS"], "django.contrib.admin", "django.contrib.sessions", "django.contrib.messages", "django.contrib.staticfiles",
+    "umbel.contrib.django.periodic",
 ]  # fmt: skip
 MIDDLEWARE = [
     *_site["MIDDLEWARE"], "django.contrib.sessions.middleware.SessionMiddleware", "django.middleware.locale.LocaleMiddleware",

@@ -4,19 +4,20 @@ from __future__ import annotations
 
 import logging
 from dataclasses import replace
-from functools import lru_cache
-from typing import Any
-from zoneinfo import available_timezones
+from typing import Any, ClassVar
 
+from django.conf import settings  # type: ignore[import-untyped]
 from django.contrib import admin, messages  # type: ignore[import-untyped]
+from django.contrib.admin.actions import delete_selected  # type: ignore[import-untyped]
+from django.contrib.admin.models import CHANGE, LogEntry  # type: ignore[import-untyped]
 from django.utils.html import format_html, format_html_join  # type: ignore[import-untyped]
-from django.utils.safestring import SafeString  # type: ignore[import-untyped]
+from django.utils.safestring import mark_safe  # type: ignore[import-untyped]
 from django.utils.translation import gettext  # type: ignore[import-untyped]
 from django.utils.translation import gettext_lazy as _
 
-from django import forms  # type: ignore[import-untyped]
-from umbel.beat.sending import Run, send_now
+from umbel.beat.sending import Run, problem_of, send_now
 from umbel.contrib.django.periodic.documents import entry
+from umbel.contrib.django.periodic.forms import PeriodicTaskForm, task_names
 from umbel.contrib.django.periodic.known import Known, know
 from umbel.contrib.django.periodic.models import PeriodicTask, this_second
 from umbel.contrib.django.periodic.words import in_words, moment
@@ -27,56 +28,10 @@ __all__ = ["PeriodicTaskAdmin"]
 logger = logging.getLogger("celery.django")
 
 MOST_AT_ONCE = 100  # tasks that one action runs
+OTHER_FIELDS = 10  # of a form that confirms deletions, beside one for each task
 NEXT = 5
 LONGEST_RESULT = 1000  # characters
 NOTHING = "-"
-
-
-class Suggesting(forms.TextInput):  # type: ignore[misc]  # Django has no types
-    """A field for text that suggests what it may be."""
-
-    def __init__(self, suggested: Any, **kwargs: Any) -> None:
-        super().__init__(**kwargs)
-        self._suggested = suggested
-
-    def render(self, name: str, value: Any, attrs: dict[str, Any] | None = None, renderer: Any = None) -> SafeString:
-        """Write it as HTML."""
-        known = f"known-{name}"
-        field = super().render(name, value, {**(attrs or {}), "list": known, "class": "vTextField", "autocomplete": "off"}, renderer)
-        options = format_html_join("", '<option value="{}"></option>', ((each,) for each in self._suggested()))
-        return format_html('{}<datalist id="{}">{}</datalist>', field, known, options)
-
-
-@lru_cache(maxsize=1)
-def zones() -> list[str]:
-    """Return the names of all time zones."""
-    return sorted(available_timezones())
-
-
-@lru_cache(maxsize=1)
-def load_tasks() -> None:
-    """Import the modules that define tasks, once: a site does so only when it sends one."""
-    try:
-        get_current_app().import_default_modules()
-    except Exception:
-        logger.warning("Not all tasks can be suggested, as a module of them cannot be imported.", exc_info=True)
-
-
-def task_names() -> list[str]:
-    """Return the names of the tasks that the site knows."""
-    load_tasks()
-    return sorted(name for name in get_current_app().tasks if not name.startswith("celery."))
-
-
-class PeriodicTaskForm(forms.ModelForm):  # type: ignore[misc]
-    """The form of one."""
-
-    class Meta:
-        """Suggestions."""
-
-        model = PeriodicTask
-        fields = "__all__"  # noqa: DJ007 - the admin chooses them
-        widgets = {"task": Suggesting(task_names), "timezone": Suggesting(zones)}  # noqa: RUF012 - Django's
 
 
 @admin.register(PeriodicTask)  # type: ignore[untyped-decorator, unused-ignore]
@@ -84,11 +39,11 @@ class PeriodicTaskAdmin(admin.ModelAdmin):  # type: ignore[misc]
     """The list and the form."""
 
     form = PeriodicTaskForm
-    list_display = ("name", "task", "in_words", "enabled", "last_run", "next_run")
+    list_display = ("name", "task_in_parts", "in_words", "enabled", "last_run", "next_run")
     list_filter = ("enabled", "kind")
     search_fields = ("name", "task")
     show_full_result_count = False  # it would count the whole table once more
-    actions = ("enable", "disable", "run_now")
+    actions = ("enable", "disable", "run_now", "delete_selected")
     save_as = True
     readonly_fields = ("last_run", "last_result", "runs", "next_runs", "since", "created", "changed")
     fieldsets = (
@@ -102,7 +57,7 @@ class PeriodicTaskAdmin(admin.ModelAdmin):  # type: ignore[misc]
         ),
         (_("Arguments"), {"fields": ("args", "kwargs")}),
         (
-            _("Runs"),
+            _("Further rules"),
             {
                 "fields": ("one_off", "max_runs", "starts", "ends", ("misfire", "grace"), "overlap", "jitter"),
                 "classes": ("collapse",),
@@ -111,6 +66,18 @@ class PeriodicTaskAdmin(admin.ModelAdmin):  # type: ignore[misc]
         (_("Message"), {"fields": ("queue", "priority", "expires", "headers", "options"), "classes": ("collapse",)}),
         (_("What is known"), {"fields": readonly_fields}),
     )
+
+    class Media:
+        """What hides the fields of other kinds of schedules; without it all are there."""
+
+        js: ClassVar = ["umbel_periodic/schedule.js"]
+
+    def get_fieldsets(self, request: Any, obj: Any = None) -> Any:
+        """Leave out what is known of a task that is not there yet; and, for who may only look, what a form sends back."""
+        shown = self.fieldsets[:-1] if obj is None else self.fieldsets
+        if obj is None or self.has_change_permission(request, obj):
+            return [(None, {"fields": (*shown[0][1]["fields"], "seen")}), *shown[1:]]
+        return shown
 
     # --- what is known of them
 
@@ -138,6 +105,11 @@ class PeriodicTaskAdmin(admin.ModelAdmin):  # type: ignore[misc]
         if problem:
             self.message_user(request, gettext("Last runs are not shown: %(problem)s") % {"problem": problem}, messages.WARNING)
 
+    @admin.display(description=_("task"), ordering="task")  # type: ignore[untyped-decorator, unused-ignore]
+    def task_in_parts(self, task: PeriodicTask) -> Any:
+        """Show the name of the task so that it may be broken at its dots: it is the longest in the list."""
+        return format_html_join(mark_safe(".<wbr>"), "{}", ((part,) for part in task.task.split(".")))
+
     @admin.display(description=_("schedule"))  # type: ignore[untyped-decorator, unused-ignore]
     def in_words(self, task: PeriodicTask) -> str:
         """Say when it runs."""
@@ -147,7 +119,7 @@ class PeriodicTaskAdmin(admin.ModelAdmin):  # type: ignore[misc]
     def last_run(self, task: PeriodicTask) -> str:
         """Say when it ran last, and how that ended."""
         known = known_of(task)
-        return NOTHING if known.last is None else f"{moment(known.last)} {known.state}"
+        return NOTHING if known.last is None else format_html("{} {}", whole(known.last), known.state)
 
     @admin.display(description=_("last result"))  # type: ignore[untyped-decorator, unused-ignore]
     def last_result(self, task: PeriodicTask) -> str:
@@ -171,7 +143,7 @@ class PeriodicTaskAdmin(admin.ModelAdmin):  # type: ignore[misc]
     def next_run(self, task: PeriodicTask) -> str:
         """Say when it runs next."""
         following = known_of(task).next if task.enabled else ()
-        return moment(following[0]) if following else NOTHING
+        return whole(following[0]) if following else NOTHING
 
     @admin.display(description=_("next runs"))  # type: ignore[untyped-decorator, unused-ignore]
     def next_runs(self, task: PeriodicTask) -> str:
@@ -189,18 +161,30 @@ class PeriodicTaskAdmin(admin.ModelAdmin):  # type: ignore[misc]
         if obj.task not in task_names():
             text = gettext("This site knows no task %(task)s. If no worker does, its runs fail.") % {"task": obj.task}
             self.message_user(request, text, messages.WARNING)
+        if problem := problem_of(get_current_app(), entry(obj, get_current_app())):
+            self.message_user(request, gettext("It cannot be sent: %(problem)s") % {"problem": problem}, messages.WARNING)
 
     @admin.action(description=_("Enable selected periodic tasks"), permissions=["change"])  # type: ignore[untyped-decorator, unused-ignore]
     def enable(self, request: Any, chosen: Any) -> None:
         """Switch them on."""
-        count = chosen.update(enabled=True, changed=this_second())
+        count = switch(request, chosen, enabled=True)
         self.message_user(request, gettext("%(count)d periodic tasks are on.") % {"count": count}, messages.SUCCESS)
 
     @admin.action(description=_("Disable selected periodic tasks"), permissions=["change"])  # type: ignore[untyped-decorator, unused-ignore]
     def disable(self, request: Any, chosen: Any) -> None:
         """Switch them off."""
-        count = chosen.update(enabled=False, changed=this_second())
+        count = switch(request, chosen, enabled=False)
         self.message_user(request, gettext("%(count)d periodic tasks are off.") % {"count": count}, messages.SUCCESS)
+
+    @admin.action(description=delete_selected.short_description, permissions=["delete"])  # type: ignore[untyped-decorator, unused-ignore]
+    def delete_selected(self, request: Any, chosen: Any) -> Any:
+        """Delete them, but no more than what Django takes when it is confirmed: it would answer `Bad Request`, and no more."""
+        most = settings.DATA_UPLOAD_MAX_NUMBER_FIELDS
+        if most is not None and chosen.count() > most - OTHER_FIELDS:
+            text = gettext("Choose at most %(count)d to delete at once.") % {"count": most - OTHER_FIELDS}
+            self.message_user(request, text, messages.ERROR)
+            return None
+        return delete_selected(self, request, chosen)
 
     @admin.action(description=_("Run selected periodic tasks now"), permissions=["run"])  # type: ignore[untyped-decorator, unused-ignore]
     def run_now(self, request: Any, chosen: Any) -> None:
@@ -228,6 +212,21 @@ class PeriodicTaskAdmin(admin.ModelAdmin):  # type: ignore[misc]
 def known_of(task: PeriodicTask) -> Known:
     """Return what was asked before; of a new one there is nothing."""
     return getattr(task, "known", None) or Known()
+
+
+def whole(when: Any) -> Any:
+    """Write a moment whose day and time are each broken nowhere, as the columns of a list are narrow."""
+    day, time = moment(when).split(" ", 1)
+    return format_html('<span class="nowrap">{}</span> <span class="nowrap">{}</span>', day, time)
+
+
+def switch(request: Any, chosen: Any, *, enabled: bool) -> int:
+    """Switch tasks on or off, and log it of those that were not so; return how many were chosen."""
+    others = list(chosen.filter(enabled=not enabled).only("name"))
+    count: int = chosen.update(enabled=enabled)
+    text = gettext("Switched on.") if enabled else gettext("Switched off.")
+    LogEntry.objects.log_actions(request.user.pk, others, CHANGE, text)
+    return count
 
 
 def run(task: PeriodicTask) -> str:

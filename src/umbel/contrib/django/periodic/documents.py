@@ -71,7 +71,7 @@ def text(task: Any) -> bytes:
     """Return the row for the scheduler; of one that cannot be used, what lets the scheduler say so."""
     try:
         return msgspec.json.encode(document(task))
-    except (TypeError, ValueError, KeyError) as exc:
+    except (TypeError, ValueError, KeyError, RecursionError) as exc:
         return msgspec.json.encode({"task": task.task, "schedule": {"kind": f"{task.kind}: {exc}"}})
 
 

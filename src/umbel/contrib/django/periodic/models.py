@@ -33,6 +33,7 @@ class PeriodicTaskQuerySet(models.QuerySet):  # type: ignore[misc]  # Django has
         if kwargs.get("enabled") is True:
             off = models.When(enabled=False, then=models.Value(this_second()))
             kwargs.setdefault("since", models.Case(off, default=models.F("since"), output_field=models.DateTimeField()))
+        kwargs.setdefault("changed", timezone.now())
         touched = list(self.order_by().values_list("pk", flat=True)[: edits.MOST + 1])
         changed: int = super().update(**kwargs)
         edits.note(touched, using=self.db)

@@ -10,7 +10,7 @@ from django.utils.translation import get_language, gettext_noop  # type: ignore[
 from django.utils.translation import gettext as _
 
 from umbel.contrib.django.periodic.documents import aware, schedule
-from umbel.schedules import from_dict
+from umbel.schedules import ParseException, from_dict
 
 __all__ = ["in_words", "moment"]
 
@@ -36,7 +36,7 @@ def in_words(task: Any) -> str:
         if (get_language() or "en").startswith("en"):
             return from_dict(said).describe()
         return f"{task.crontab} ({task.timezone})" if task.timezone else str(task.crontab)
-    except (TypeError, ValueError, KeyError):
+    except (TypeError, ValueError, KeyError, ParseException):
         return str(_("unusable"))
 
 
