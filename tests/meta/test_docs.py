@@ -1,6 +1,7 @@
 """What the pages promise exists: tests, settings, commands, options, signals, exceptions."""
 
 import ast
+import functools
 import json
 import os
 import re
@@ -33,6 +34,7 @@ def quoted(text: str) -> set[str]:
     return set(re.findall(r"`([^`\n]+)`", text))
 
 
+@functools.cache
 def names_of_tests() -> set[str]:
     files = [*(ROOT / "tests").rglob("*.py"), *(ROOT / "src/umbel/testing").rglob("*.py")]
     nodes = (node for file in files for node in ast.walk(ast.parse(file.read_text())))
