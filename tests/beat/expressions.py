@@ -72,10 +72,12 @@ def by_the_rules(schedule, zone: ZoneInfo, begin: datetime, end: datetime) -> li
 
 
 def changes(zone: ZoneInfo, begin: datetime, end: datetime) -> list[datetime]:
-    """Full hours shortly before which the clock was changed."""
+    """Full hours shortly before which the clock was changed; no clock is changed and changed back within a day."""
     at, found = begin, []
     while at < end:
-        at += timedelta(hours=1)
-        if at.astimezone(zone).utcoffset() != (at - timedelta(hours=1)).astimezone(zone).utcoffset():
-            found.append(at)
+        hours = [at + timedelta(hours=count) for count in range(25)]
+        if hours[0].astimezone(zone).utcoffset() != hours[-1].astimezone(zone).utcoffset():
+            offsets = [each.astimezone(zone).utcoffset() for each in hours]
+            found += [hours[count] for count in range(1, 25) if offsets[count] != offsets[count - 1]]
+        at = hours[-1]
     return found
