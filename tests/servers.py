@@ -111,7 +111,8 @@ POSTGRES = ServerKind(
 )
 
 PGBOUNCER = Program(name="PgBouncer", binary="pgbouncer", debian_package="pgbouncer")
-PROGRAMS: tuple[Program, ...] = (PGBOUNCER,)
+CHROMIUM = Program(name="Chromium", binary="chromium", debian_package="chromium")
+PROGRAMS: tuple[Program, ...] = (PGBOUNCER, CHROMIUM)
 
 
 def _mariadb_command(binary: str, folder: Path, port: int) -> list[str]:

@@ -95,7 +95,7 @@ class PeriodicTaskAdmin(admin.ModelAdmin):  # type: ignore[misc]
     def get_object(self, request: Any, object_id: str, from_field: str | None = None) -> Any:
         """Ask what is known of one."""
         task = super().get_object(request, object_id, from_field)
-        if task is not None and request.method == "GET":
+        if task is not None:
             known, problem = know(get_current_app(), [task], following=NEXT)
             task.known = known[task.name]
             self._tell(request, problem)
