@@ -4,15 +4,11 @@ import contextlib
 import os
 import pty
 import select
+import signal
 import sys
 import time
 
 import pytest
-
-APP = """
-from umbel import Umbel
-app = Umbel("proj", broker="sqlite:///{0}/umbel.sqlite3", backend="sqlite:///{0}/umbel.sqlite3")
-"""
 
 
 def shown_until(terminal, text, seconds=30):
@@ -25,21 +21,46 @@ def shown_until(terminal, text, seconds=30):
     return shown
 
 
-@pytest.mark.skipif(sys.platform != "linux", reason="how a terminal tells of its end is Linux's")
-def test_ctrl_c_ends_the_bar_of_a_result_that_is_watched(tmp_path):
-    (tmp_path / "proj.py").write_text(APP.format(tmp_path))
-    command = [sys.executable, "-m", "umbel", "-A", "proj", "result", "--watch", "nobody"]
-    pid, terminal = pty.fork()
+class Terminal:
+    """A program on a terminal of its own."""
+
+    def __init__(self, pid, file):
+        self.file, self._pid, self.exit_code = file, pid, None
+
+    def type(self, keys):
+        os.write(self.file, keys)
+
+    def close(self):
+        _, status = os.waitpid(self._pid, 0)
+        os.close(self.file)
+        self.exit_code = os.waitstatus_to_exitcode(status)
+
+
+@contextlib.contextmanager
+def on_a_terminal(project, *words):
+    """Run `umbel`; when the block ends, it must have been told to end."""
+    if sys.platform != "linux":
+        pytest.skip("how a terminal tells of its end is Linux's")
+    command = project.command(*words)
+    pid, file = pty.fork()
     if not pid:
-        os.chdir(tmp_path)
-        os.execve(command[0], command, {**os.environ, "TERM": "xterm"})
+        os.chdir(project.path)
+        os.execve(command[0], command, {**project.env, "TERM": "xterm"})
+    terminal = Terminal(pid, file)
     try:
-        assert b"PENDING" in shown_until(terminal, b"PENDING")
-        os.write(terminal, b"\x03")
-        rest = shown_until(terminal, None)
+        yield terminal
+    except BaseException:
+        os.kill(pid, signal.SIGKILL)
+        raise
     finally:
-        _, status = os.waitpid(pid, 0)
-        os.close(terminal)
-    assert os.waitstatus_to_exitcode(status) == 130
+        terminal.close()
+
+
+def test_ctrl_c_ends_the_bar_of_a_result_that_is_watched(project):
+    with on_a_terminal(project, "-A", "proj", "result", "--watch", "nobody") as terminal:
+        assert b"PENDING" in shown_until(terminal.file, b"PENDING")
+        terminal.type(b"\x03")
+        rest = shown_until(terminal.file, None)
+    assert terminal.exit_code == 130
     assert rest.endswith(b"\r\n\x1b[?25h"), "the line is over, and the cursor is there again"
     assert b"Aborted" not in rest

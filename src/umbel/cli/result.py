@@ -9,7 +9,11 @@ import click
 
 from umbel.cli.base import Command, current_app_of
 from umbel.cli.watching import watched
+from umbel.cli.watching_many import plain, watched_many, whole_of
+from umbel.exceptions import DecodeError
 from umbel.exceptions import TimeoutError as ResultTimeoutError
+from umbel.result import GroupResult
+from umbel.result.looking import is_of_workflow
 from umbel.wire.saferepr import saferepr
 
 if TYPE_CHECKING:
@@ -19,6 +23,9 @@ if TYPE_CHECKING:
 __all__ = ["result"]
 
 INTERRUPTED = 130  # the exit code of what was ended with Ctrl-C
+NOTHING = (
+    "Nothing is stored of {}. It may wait in a queue, have expired, or be no id of this app; a group is found only after result.save()."
+)
 LONGEST = 10_000  # characters of an exception; its own repr may raise anything
 
 PARAMETERS: list[click.Parameter] = [
@@ -32,41 +39,70 @@ PARAMETERS: list[click.Parameter] = [
         help="How long to wait for a task that has not ended; for ever by default.",
     ),
     click.Option(["--json", "as_json"], is_flag=True, help="Print id, state, result and traceback as JSON; with --watch, each change."),
-    click.Option(["--watch"], is_flag=True, help="Show each change of its state and how far it is, until it ends."),
+    click.Option(["--watch"], is_flag=True, help="Show each change and how far it is, of many tasks how many have ended, until it ends."),
 ]
 
 
 @click.pass_context
 def show(ctx: click.Context, id: str, task: str | None, traceback: bool, timeout: float | None, as_json: bool, watch: bool) -> int:
-    """Prints the value that the task ID returned, and waits for it if it has not ended.
+    """Prints the value that the task, the workflow or the saved group ID came to, and waits for it if it has not ended.
 
-    A task that failed prints its traceback, and the exit code is 1.
+    What failed prints its traceback, and the exit code is 1.
     """
-    found = result_of(current_app_of(ctx), id, task)
     try:
+        found = found_by(current_app_of(ctx), id, task)
+        many = isinstance(found, GroupResult) or (watch and is_of_workflow(found))
         if watch:
-            watched(found, timeout, as_json=as_json)
+            (watched_many if many else watched)(found, timeout, as_json=as_json)
         value: Any = found.get(timeout=timeout, propagate=False)
     except ResultTimeoutError:
-        raise click.ClickException(f"The task {id} has not ended within {timeout:g} s; its state is {found.state}.") from None
-    except NotImplementedError as exc:  # there is no result backend; the text says what to set
+        raise click.ClickException(too_late(found, timeout or 0.0, many=many)) from None
+    except (NotImplementedError, DecodeError) as exc:  # there is no result backend, or it is no group; the text says which
         raise click.ClickException(str(exc)) from None
     except KeyboardInterrupt:  # who has watched, or waited, long enough: no error
         return INTERRUPTED
     ended_well = found.successful()
-    if as_json and watch:
-        return 0 if ended_well else 1  # the last change was the end
+    if not (as_json and watch):  # there the last change was the end
+        tell(found, value, as_json=as_json, traceback=traceback)
+    return 0 if ended_well else 1
+
+
+def too_late(found: Any, timeout: float, *, many: bool) -> str:
+    """Say that it has not ended, and how far it is."""
+    if not many:
+        return f"The task {found.id} has not ended within {timeout:g} s; its state is {found.state}."
+    whole = whole_of(found)
+    return f"The {whole.kind} {found.id} has not ended within {timeout:g} s: {whole.done} of its {whole.total} tasks have."
+
+
+def tell(found: Any, value: Any, *, as_json: bool, traceback: bool) -> None:
+    """Print what *found* came to."""
+    members = list(found.tasks_of().values()) if isinstance(found, GroupResult) else [found]
+    failed = [each for each in members if each.failed_or_revoked()]
     if as_json:
-        shown = value if ended_well else saferepr(value, LONGEST)
-        document = {"id": id, "state": found.state, "result": shown, "traceback": found.traceback}
+        text = "\n".join(each.traceback for each in failed if each.traceback) or None
+        state = whole_of(found).state if isinstance(found, GroupResult) else found.state
+        document = {"id": found.id, "state": state, "result": plain(value), "traceback": text}
         click.echo(json.dumps(document, default=repr, ensure_ascii=False))
     elif traceback:
-        click.echo(found.traceback or "")
-    elif ended_well:
+        click.echo("\n".join(each.traceback or "" for each in failed))
+    elif not failed:
         click.echo(value)
     else:
-        click.echo((found.traceback or saferepr(value, LONGEST)).rstrip(), err=True)
-    return 0 if ended_well else 1
+        for each in failed:
+            who = f"{each.id}: " if isinstance(found, GroupResult) else ""
+            click.echo(who + (each.traceback or saferepr(each.result, LONGEST)).rstrip(), err=True)
+
+
+def found_by(app: Umbel, id: str, task: str | None) -> Any:
+    """Return the group that was saved under *id*, or the result of a task; say so if nothing is known of it."""
+    saved = GroupResult.restore(id, app=app) if task is None and app.backend.keeps_flows else None
+    if saved is not None:
+        return saved
+    found = result_of(app, id, task)
+    if found.backend.keeps_flows and not found.exists() and not is_of_workflow(found):
+        click.echo(NOTHING.format(id), err=True)
+    return found
 
 
 def result_of(app: Umbel, id: str, task: str | None) -> AsyncResult[Any]:
@@ -84,4 +120,4 @@ def result_of(app: Umbel, id: str, task: str | None) -> AsyncResult[Any]:
     return named
 
 
-result = Command("result", callback=show, params=PARAMETERS, help=show.__doc__, short_help="Print what a task returned.")
+result = Command("result", callback=show, params=PARAMETERS, help=show.__doc__, short_help="Print what a task or a workflow returned.")

@@ -15,7 +15,7 @@ from umbel.result_wait import read
 if TYPE_CHECKING:
     from umbel.app import Umbel
 
-__all__ = ["tree_of"]
+__all__ = ["is_of_workflow", "tree_of"]
 
 DEEPEST = 1000  # steps from a task up to the first of its workflow
 
@@ -42,6 +42,11 @@ def tree_of(result: Any) -> Tree:
 
 
 # Finding the record
+
+
+def is_of_workflow(result: Any) -> bool:
+    """Answer whether *result* is that of a workflow whose record is still there; of a step inside it is not."""
+    return _record_of(result, {}) is not None
 
 
 def _record_of(result: Any, known: Known) -> FlowRecord | None:
