@@ -48,6 +48,15 @@ class TestPostgresBackend(BackendConformance, FlowConformance):
     def make_backend(self, postgres_url, postgres_shared):
         return lambda: postgres.PostgresBackend(postgres_url, options={"schema": postgres_shared})
 
+    def test_who_only_binds_copies_deletes_those_that_have_expired_now_and_then(self, backend):
+        count = "SELECT count(*) FROM umbel.bound WHERE id = 'old run'"
+        backend.bind([("first run", "a")], expires=60)
+        backend.bind([("old run", "a")], expires=0.01)
+        wait_for(lambda: backend._database.call("SELECT expires < umbel.clock() FROM umbel.bound WHERE id = 'old run'") == [(True,)])
+        backend._swept -= 60  # it was long ago
+        backend.bind([("new run", "a")], expires=60)
+        assert backend._database.call(count) == [(0,)]
+
     def test_who_writes_deletes_what_has_expired_now_and_then_though_the_broker_is_another(self, backend):
         count = "SELECT count(*) FROM umbel.results WHERE id = 'old'"
         backend.store([Record(id="first", state="SUCCESS", meta=b"1")])

@@ -64,12 +64,20 @@ class PostgresBackend(PostgresFlows, ResultBackend):
         for some in apart(records, lambda record: (record.id,)):
             stored = set(self._database.call(STORE, documents(some))[0][0])
             flags += [each.id in stored for each in some]
+        self._sweep_now_and_then()
+        return flags
+
+    def bind(self, copies: Sequence[tuple[str, str]], *, expires: float | None) -> list[bool]:
+        flags = super().bind(copies, expires=expires)
+        self._sweep_now_and_then()  # perhaps nothing else is written here: the results are elsewhere
+        return flags
+
+    def _sweep_now_and_then(self) -> None:
         if time.monotonic() > self._swept + SWEEP_EVERY:
             self._swept = time.monotonic()
             with contextlib.suppress(BackendUnavailable):  # what was stored is stored
                 self._database.call(SWEEP)
                 self._database.call(PRUNE_FLOWS, (FLOWS_AT_ONCE,))
-        return flags
 
     def get(self, ids: Sequence[str]) -> list[bytes | None]:
         if not ids:

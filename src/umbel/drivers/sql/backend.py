@@ -83,6 +83,11 @@ class SQLBackend(SQLFlows, ResultBackend):
         self._prune_now_and_then()
         return flags
 
+    def bind(self, copies: Sequence[tuple[str, str]], *, expires: float | None) -> list[bool]:
+        flags = super().bind(copies, expires=expires)
+        self._prune_now_and_then()  # perhaps nothing else is written here: results are ignored
+        return flags
+
     def _store_somehow(self, record: Record) -> bool:
         """Store one record of a batch that the database refused; if it is this one, say that instead: somebody may wait for it."""
         unfit = self._unfit(record, "The database has no room for it. See the log of the worker.")
