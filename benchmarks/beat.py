@@ -63,7 +63,7 @@ def row(name, **schedule):
 def measure(url, options):
     """One round with umbel."""
     app = Umbel("bench", broker=url)
-    leases, store = open_stores(app.conf)
+    leases, store = open_stores(app)
     leases.close()
     idle = (
         row(f"idle{n}", kind="crontab", minute=str(n % 60), hour="3", day_of_month="29", month_of_year="2") for n in range(options.count)

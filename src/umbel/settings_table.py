@@ -265,7 +265,7 @@ _ALL = (
     _("worker_watchdog_timeout", "float", 60.0, "seconds", "A worker that hangs for so long ends with exit code 70; 0 means never.", IMPLEMENTED, None),
     _("result_honest_states", "bool", False, "", "A task of which nothing is stored has the state UNKNOWN; who sends one writes PENDING first.", IMPLEMENTED, None),
     _("umbel_flow_expires", "float|none", 604800, "seconds", "How long the record of a workflow is kept after the last change of it, and after the latest start of what is to start late; None: for ever.", IMPLEMENTED, None),
-    _("umbel_state_url", "str|none", None, "", "Store of revoked ids and counters for a broker that keeps only messages (RabbitMQ), such as `redis://…`.", IMPLEMENTED, None),
+    _("umbel_state_url", "str|none", None, "", "Store of revoked ids and counters, and of which copy of a periodic run has started, for a broker that keeps only messages (RabbitMQ), such as `redis://…`.", IMPLEMENTED, None),
 )
 # fmt: on
 

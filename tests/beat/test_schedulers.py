@@ -5,12 +5,16 @@ from collections import Counter
 
 import msgspec
 import pytest
-from tests.beat.world import World, at
+from tests.beat.world import START, World, at
 
+from umbel import Umbel
 from umbel.backend import Record
 from umbel.beat.editing import NoSuchEntryError, Schedule
-from umbel.beat.sending import task_id
+from umbel.beat.scheduler import LeaseScheduler
+from umbel.beat.sending import run_id
+from umbel.beat.stores import open_stores
 from umbel.exceptions import BrokerUnavailable
+from umbel.ids import uuid
 from umbel.meta import build_meta, encode_meta
 from umbel.schedule_store import Row
 from umbel.wire.message import decode
@@ -159,7 +163,7 @@ class Overlapping(World):
         self.one = self.scheduler()
 
     def last_id(self):
-        return task_id(self.store.states(["tick"])["tick"].id)
+        return run_id(self.app, self.store.states(["tick"])["tick"].id)
 
     def ends(self, state="SUCCESS"):
         self.app.backend.store([Record(id=self.last_id(), state=state, meta=encode_meta(build_meta(self.last_id(), state, None)))])
@@ -257,6 +261,21 @@ def test_an_entry_is_sent_by_hand_beside_its_schedule():
     world.broker.join("r", ["night"], lease=60)
     (message,) = world.broker.fetch("night", 1, owner="r", seq=1)
     assert decode(message.raw).headers["id"] == sent
+
+
+def test_two_apps_on_one_store_each_have_a_leader_and_their_own_entries():
+    url, ids = f"memory://{uuid()}", []
+    for name in ("shop", "blog"):
+        with Umbel(name, broker=url, set_as_current=False) as app:
+            leases, store = open_stores(app)
+            entries = {"nightly": {"task": "report", "schedule": 60, "last_run_at": START}}
+            scheduler = LeaseScheduler(app, leases=leases, store=store, configured=entries, holder=name)
+            scheduler.round()
+            assert scheduler.leader.leads()
+            assert scheduler._table.states["nightly"].runs == 1
+            app.broker.join("reader", ["celery"], lease=60)
+            ids += [decode(each.raw).headers["id"] for each in app.broker.fetch("celery", 10, owner="reader", seq=len(ids) + 1)]
+    assert len(set(ids)) == 2
 
 
 def test_a_hundred_thousand_entries_are_read_while_the_lease_is_kept():

@@ -82,10 +82,13 @@ def test_a_part_of_a_workflow_has_no_key(app, add):
     assert ready(app) == 0
 
 
-def test_a_broker_that_remembers_no_keys_says_what_to_use(monkeypatch):
+@pytest.mark.parametrize("state", [None, "memory://"])
+def test_a_key_is_refused_by_a_broker_that_remembers_none(state):
     pytest.importorskip("pika")
-    with Celery("once", broker="amqp://127.0.0.1:1//", set_as_current=False) as app, pytest.raises(NotSupported, match="redis://"):
-        app.send_task("add", once_key="a", once_for=60)
+    with Celery("once", broker="amqp://127.0.0.1:1//", set_as_current=False) as app:
+        app.conf.umbel_state_url = state
+        with pytest.raises(NotSupported, match="redis://"):
+            app.send_task("add", once_key="a", once_for=60)
 
 
 def test_an_eager_call_runs_each_time(app, add):

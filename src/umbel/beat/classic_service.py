@@ -21,7 +21,7 @@ from umbel.beat.finding import find_scheduler
 from umbel.beat.leader import ASKS, Leader
 from umbel.beat.persistent import PersistentScheduler
 from umbel.beat.service import PAUSE, BeatService
-from umbel.beat.stores import open_lease_store, store_url
+from umbel.beat.stores import name_of, open_lease_store, store_url
 from umbel.clock import Clock, SystemClock
 from umbel.config_values import masked
 from umbel.exceptions import ImproperlyConfigured, OperationalError
@@ -129,7 +129,7 @@ class Service(BeatService):
     def _candidate(self) -> Iterator[Callable[[], bool]]:
         """Ask for the lease while the block runs; without a store, lead always."""
         try:
-            leases = open_lease_store(self.app.conf)
+            leases = open_lease_store(self.app)
         except ImproperlyConfigured:
             logger.warning(
                 "beat: No store says which scheduler leads, so start one only: two send everything twice. "
@@ -138,7 +138,7 @@ class Service(BeatService):
             yield lambda: True
             return
         self._shared = True
-        leader = Leader(leases, self._clock or SystemClock(), holder=f"{self.holder}/{uuid()[:8]}")
+        leader = Leader(leases, self._clock or SystemClock(), role=name_of(self.app), holder=f"{self.holder}/{uuid()[:8]}")
         keeper = Keeper(leader)
         keeper.start()
         try:

@@ -94,7 +94,7 @@ def open_schedule(app: Umbel) -> Iterator[Schedule]:
     Raises:
         ImproperlyConfigured: no store keeps it.
     """
-    leases, store = open_stores(app.conf)
+    leases, store = open_stores(app)
     leases.close()
     try:
         yield Schedule(app, store, app.conf.beat_schedule or {})

@@ -26,7 +26,6 @@ __all__ = ["ASKS", "TTL", "Leader"]
 
 logger = logging.getLogger("celery.beat")
 
-ROLE = "beat"
 TTL = 2.0  # seconds that a lease lasts
 ASKS = 0.5  # seconds between two attempts to get it
 
@@ -34,8 +33,8 @@ ASKS = 0.5  # seconds between two attempts to get it
 class Leader:
     """One candidate."""
 
-    def __init__(self, leases: LeaseStore, clock: Clock, *, holder: str, ttl: float = TTL) -> None:
-        self._leases, self._clock, self._holder, self._ttl = leases, clock, holder, ttl
+    def __init__(self, leases: LeaseStore, clock: Clock, *, role: str, holder: str, ttl: float = TTL) -> None:
+        self._leases, self._clock, self._role, self._holder, self._ttl = leases, clock, role, holder, ttl
         self._term: Term | None = None
         self._renew_at = 0.0
 
@@ -52,7 +51,7 @@ class Leader:
         if self._term is not None and term is None:
             logger.warning("beat: %s does not lead any more: its lease has lapsed.", self._holder)
         if term is None:
-            term = self._leases.acquire(ROLE, self._holder, ttl=self._ttl)
+            term = self._leases.acquire(self._role, self._holder, ttl=self._ttl)
             if term is not None:
                 logger.info("beat: %s leads (term %d).", self._holder, term.fence)
         self._term, self._renew_at = term, now + self._ttl / 4

@@ -6,13 +6,13 @@ from datetime import timedelta
 from typing import TYPE_CHECKING
 
 from umbel.beat.planning import slot_of
-from umbel.beat.sending import task_id
+from umbel.beat.sending import run_id
 from umbel.beat.timetable import Due
 
 if TYPE_CHECKING:
     from umbel.app import Umbel
 
-__all__ = ["still_running"]
+__all__ = ["last_id", "still_running"]
 
 DAY = 86400.0
 
@@ -26,7 +26,12 @@ def still_running(app: Umbel, due: Due, now: float) -> bool:
     last = due.state.id
     if due.entry.overlap == "allow" or not last or now - slot_of(last) > memory(app):
         return False
-    return not app.AsyncResult(task_id(last)).ready()
+    return not app.AsyncResult(last_id(app, due)).ready()
+
+
+def last_id(app: Umbel, due: Due) -> str:
+    """Return the id of the task of the run before."""
+    return run_id(app, due.state.id, due.entry.options)
 
 
 def memory(app: Umbel) -> float:

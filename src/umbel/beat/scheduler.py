@@ -8,9 +8,10 @@ from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from umbel.beat.leader import ASKS, Leader
-from umbel.beat.overlap import still_running
+from umbel.beat.overlap import last_id, still_running
 from umbel.beat.planning import slot_id
-from umbel.beat.sending import Run, send, task_id
+from umbel.beat.sending import Run, send
+from umbel.beat.stores import name_of
 from umbel.beat.timetable import Due, Timetable
 from umbel.clock import Clock, SystemClock
 from umbel.leases import LeaseStore
@@ -38,7 +39,7 @@ class LeaseScheduler:
     ) -> None:  # fmt: skip
         self._app, self._store, self._configured = app, store, configured
         self._clock = clock or SystemClock()
-        self.leader = Leader(leases, self._clock, holder=holder)
+        self.leader = Leader(leases, self._clock, role=name_of(app), holder=holder)
         self._table: Timetable | None = None
         self._fence = 0  # of the term that the timetable was made in
         self._look_at = 0.0
@@ -121,7 +122,7 @@ class LeaseScheduler:
 
     def _overlapping(self, due: Due) -> Sequence[float] | None:
         """Do what the entry wants while its last run goes on; return what is sent. None: it waits."""
-        entry, last = due.entry, task_id(due.state.id)
+        entry, last = due.entry, last_id(self._app, due)
         if entry.overlap == "queue":
             return None
         if entry.overlap == "replace":

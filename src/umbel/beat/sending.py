@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable, Mapping, Sequence
+from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, NamedTuple
 from uuid import NAMESPACE_URL, uuid5
 
@@ -11,16 +12,19 @@ from umbel import publish
 from umbel.beat.entry import Entry
 from umbel.beat.planning import slot_id
 from umbel.beat.watched import as_watched
+from umbel.canvas.fresh import derived
 from umbel.exceptions import OperationalError
+from umbel.ids import uuid
 from umbel.task import Task
 
 if TYPE_CHECKING:
     from umbel.app import Umbel
 
-__all__ = ["BeatLazyFunc", "Run", "arguments_of", "problem_of", "send", "task_id"]
+__all__ = ["BeatLazyFunc", "Run", "arguments_of", "problem_of", "run_id", "send", "send_now"]
 
 logger = logging.getLogger("celery.beat")
 
+NO_OPTIONS: Mapping[str, Any] = MappingProxyType({})
 KEPT = 3600.0  # seconds that the broker remembers a run: longer than any failover
 
 
@@ -44,9 +48,9 @@ class BeatLazyFunc:
     delay = __call__
 
 
-def task_id(run: str) -> str:
-    """Return the task id of a run, which follows from its name."""
-    return str(uuid5(NAMESPACE_URL, f"umbel-beat:{run}"))
+def run_id(app: Umbel, run: str, options: Mapping[str, Any] = NO_OPTIONS) -> str:
+    """Return the task id of a run: it follows from its name and its app's, unless the *options* of its entry give one."""
+    return str(options.get("task_id") or uuid5(NAMESPACE_URL, f"umbel-beat:{app.main or ''}:{run}"))
 
 
 def send(app: Umbel, runs: Sequence[Run]) -> None:
@@ -124,7 +128,8 @@ def prepared(app: Umbel, run: Run) -> publish.Draft | None:
     if task is None:
         return publish.draft(publish.plan_of(app, entry.task, None), entry.task, args, kwargs, options)
     if sends_itself(app, task, options):
-        task.apply_async(args, kwargs, **options)
+        with derived(run_id(app, options["headers"]["umbel_slot"])):  # the ids of what follows it: sent again, it is the same workflow
+            task.apply_async(args, kwargs, **options)
         return None
     return task.draft(*task.checked(args, kwargs), options)
 
@@ -137,14 +142,20 @@ def sends_itself(app: Umbel, task: Task[..., Any], options: Mapping[str, Any]) -
 
 
 def options_of(app: Umbel, run: Run) -> dict[str, Any]:
-    """Return the options of a run's call. Its once-key is what makes it one, however many schedulers send it."""
+    """Return the options of a run's call, and what makes it one, however many schedulers send it.
+
+    That is the once-key, where the broker keeps such keys. Elsewhere each message names a copy, of which workers start one. So it is, too,
+    with a run that something follows: where its message was left out, what follows would wait for ever.
+    """
     entry, name = run.entry, slot_id(run.entry.name, run.slot)
     headers = {**(entry.options.get("headers") or {}), "celery_beat_task": True, "umbel_slot": name}
-    options = {"task_id": task_id(name), **entry.options, "headers": headers}
+    options = {**entry.options, "task_id": run_id(app, name, entry.options), "headers": headers}
     if entry.overlap != "allow":
         options["ignore_result"] = False  # its state says whether it has ended
-    if app.broker.features.once and not publish.is_followed(options):  # what follows one that was left out would wait for ever
-        options |= {"once_key": name, "once_for": KEPT + (entry.patience or 0)}
+    if app.broker.features.once and not publish.is_followed(options):
+        options |= {"once_key": run_id(app, name), "once_for": KEPT + (entry.patience or 0)}
+    else:
+        headers["umbel_copy"] = f"{run_id(app, name)} {uuid()}"
     return options
 
 

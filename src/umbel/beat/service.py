@@ -51,7 +51,7 @@ class BeatService:
         signals.beat_init.send(sender=self)
         if embedded:
             signals.beat_embedded_init.send(sender=self)
-        leases, store = open_stores(self.app.conf)
+        leases, store = open_stores(self.app)
         scheduler = LeaseScheduler(
             self.app, leases=leases, store=store, configured=configured(self.app), holder=f"{self.holder}/{uuid()[:8]}", clock=self._clock
         )

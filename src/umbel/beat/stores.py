@@ -5,18 +5,20 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
+from umbel.backend import ResultBackend
 from umbel.broker_urls import broker_url
 from umbel.config_values import masked
 from umbel.connections import base_dir
-from umbel.drivers import keeps_schedules, open_leases, open_schedule_store
+from umbel.drivers import keeps_schedules, open_backend, open_leases, open_schedule_store
 from umbel.exceptions import ImproperlyConfigured
 from umbel.leases import LeaseStore
 from umbel.schedule_store import ScheduleStore
 
 if TYPE_CHECKING:
+    from umbel.app import Umbel
     from umbel.config import FrozenSettings, Settings
 
-__all__ = ["layers", "open_lease_store", "open_schedules", "open_stores", "store_url"]
+__all__ = ["layers", "name_of", "open_for_copies", "open_lease_store", "open_schedules", "open_stores", "store_url"]
 
 layers: list[Callable[[ScheduleStore], ScheduleStore]] = []  # each lays another source of entries over a store
 
@@ -39,25 +41,39 @@ def store_url(conf: Settings | FrozenSettings) -> str:
     )
 
 
-def open_stores(conf: Settings | FrozenSettings) -> tuple[LeaseStore, ScheduleStore]:
+def name_of(app: Umbel) -> str:
+    """Return under which name the schedulers of *app* meet: apps that share a store have each its own leader and schedule."""
+    return f"beat:{app.main}" if app.main else "beat"
+
+
+def open_stores(app: Umbel) -> tuple[LeaseStore, ScheduleStore]:
     """Open the store of leases and that of entries, with what else there are entries in."""
-    url = store_url(conf)
-    store = open_schedules(conf)
+    store = open_schedules(app)
     for layer in layers:
         store = layer(store)
-    return open_leases(url, **_how(conf, url)), store
+    return open_lease_store(app), store
 
 
-def open_lease_store(conf: Settings | FrozenSettings) -> LeaseStore:
+def open_lease_store(app: Umbel) -> LeaseStore:
     """Open the store of leases alone."""
-    url = store_url(conf)
-    return open_leases(url, **_how(conf, url))
+    url = store_url(app.conf)
+    return open_leases(url, **_how(app.conf, url))
 
 
-def open_schedules(conf: Settings | FrozenSettings) -> ScheduleStore:
+def open_schedules(app: Umbel) -> ScheduleStore:
     """Open the store of entries and of what was handled."""
-    url = store_url(conf)
-    return open_schedule_store(url, **_how(conf, url))
+    url = store_url(app.conf)
+    return open_schedule_store(url, name=name_of(app), **_how(app.conf, url))
+
+
+def open_for_copies(conf: Settings | FrozenSettings) -> ResultBackend:
+    """Open the store that says which copy of a run has started, for workers whose result backend cannot: it must be one for all of them.
+
+    Raises:
+        ImproperlyConfigured: there is none.
+    """
+    url = str(conf.umbel_state_url or store_url(conf))
+    return open_backend(url, **_how(conf, url))
 
 
 def _how(conf: Settings | FrozenSettings, url: str) -> dict[str, Any]:

@@ -100,12 +100,13 @@ def row_of(each: dict[str, Any]) -> tuple[str, ...]:
 def document(app: Umbel, schedule: Schedule, entry: Entry, state: State) -> dict[str, Any]:
     """Return what JSON says of an entry."""
     from umbel.beat.planning import slot_of
-    from umbel.beat.sending import task_id
+    from umbel.beat.sending import run_id
 
     following = schedule.upcoming(entry, state, 1) if entry.enabled else []
     return {
         "name": entry.name, "task": entry.task, "schedule": entry.schedule.describe(), "enabled": entry.enabled,
-        "last": text(app, slot_of(state.id)) if state.id else None, "last_id": task_id(state.id) if state.id else None, "runs": state.runs,
+        "last": text(app, slot_of(state.id)) if state.id else None, "last_id": run_id(app, state.id, entry.options) if state.id else None,
+        "runs": state.runs,
         "next": text(app, following[0]) if following else None, "misfire": entry.misfire, "overlap": entry.overlap,
     }  # fmt: skip
 

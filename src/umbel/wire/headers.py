@@ -54,6 +54,7 @@ class Headers(msgspec.Struct, gc=False):
     compression: str | None = None
     umbel_sent: float | None = None  # seconds since the epoch
     umbel_flow: str | None = None  # the place in a workflow: `umbel.flow.Place` as JSON
+    umbel_copy: str | None = None  # what the message is a copy of, and which: of the copies one starts
 
 
 class Glimpse(msgspec.Struct, gc=False):

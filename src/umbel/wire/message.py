@@ -55,6 +55,7 @@ class Glance(msgspec.Struct, frozen=True, kw_only=True, gc=False):
     routing_key: str
     sent: float | None = None  # when, in seconds since the epoch by the producer's clock; None: it did not say
     flow: str | None = None  # its place in a workflow, as JSON
+    copy: str | None = None  # what it is a copy of, and which; None: nobody sends it again
     root: str = ""  # the id of the first task of all from which it comes; empty: the message does not say
 
 
@@ -212,6 +213,7 @@ def _glance(glimpse: Glimpse) -> Glance:
         routing_key=routing_key,
         sent=headers.umbel_sent,
         flow=headers.umbel_flow,
+        copy=headers.umbel_copy,
         root=headers.root_id or "",
     )
 

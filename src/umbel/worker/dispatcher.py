@@ -19,6 +19,7 @@ from umbel.execution.settle import Settler
 from umbel.execution.verdict import Postponed, Refused, Request, Void, admit, void
 from umbel.pools.base import Death, Pool, Slot, ended
 from umbel.task import Task
+from umbel.wire.message import Glance
 from umbel.wire.saferepr import one_line
 from umbel.wire.size import DEFAULT_LIMIT
 from umbel.worker.copies import Copies, is_copy
@@ -85,7 +86,7 @@ class Dispatcher:
                 self.recovered(delivery)
                 continue
             match admit(delivery, self._tasks, now, self._revoked, limit=self._largest):
-                case Request(in_flow=None) as request:
+                case Request(in_flow=None, glance=Glance(copy=None)) as request:
                     self._take_in(request, requests)
                 case (Request() as request) | Void(Request() as request, _) if is_copy(request):
                     copies.append(request)
@@ -108,7 +109,7 @@ class Dispatcher:
         self._pump()
 
     def on_bound(self, bound: Sequence[Request], others: Sequence[Request]) -> None:
-        """Let in those of the messages that workers have sent that are the first of their copies to start; acknowledge *others*."""
+        """Let in those of the messages with copies that are the first of them to start; acknowledge *others*."""
         requests: list[Request] = []
         for request in bound:
             if why := void(request, self._clock(), self._revoked):

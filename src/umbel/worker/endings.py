@@ -20,7 +20,9 @@ from umbel.execution.verdict import Refused, Request, admit, lost, place_in
 from umbel.pools.base import Death
 from umbel.tally import LOST
 from umbel.task import Task
+from umbel.wire.message import decode
 from umbel.wire.message import glance as glance_at
+from umbel.wire.saferepr import one_line
 from umbel.worker.counting import Counting
 
 __all__ = ["Endings"]
@@ -91,8 +93,10 @@ class Endings:
         self._settler.follow(settlement, record, Ending.at(place, id=task_id, failure=record.meta))
 
     def copy(self, request: Request) -> None:
-        """Acknowledge the copy of a message of which another has started: after a failure, workers may have sent a step twice."""
-        logger.info("Another copy of %s[%s] has started: this one is acknowledged.", request.glance.task, request.glance.id)
+        """Acknowledge the copy of a message of which another has started: after a failure, a step or a periodic run may be sent twice."""
+        run = decode(request.delivery.raw).headers.get("umbel_slot") if request.glance.copy else None
+        which = f" ({one_line(run)})" if run else ""
+        logger.info("Another copy of %s[%s]%s has started: this one is acknowledged.", request.glance.task, request.glance.id, which)
         self._settler.add(Settlement(delivery=request.delivery, verb=Verb.ACK))
 
     def discard(self, request: Request, why: str, *, signum: int | None = None) -> None:

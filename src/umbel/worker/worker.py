@@ -31,14 +31,14 @@ from umbel.pools.children import ChildPool
 from umbel.pools.solo import SoloPool
 from umbel.wire.size import limit_of
 from umbel.worker.banner import banner
-from umbel.worker.copies import Copies
+from umbel.worker.copies import copies_of
 from umbel.worker.dispatcher import Dispatcher
 from umbel.worker.fetcher import WAIT, Fetcher
 from umbel.worker.keeper import Keeper
 from umbel.worker.lease import Lease
 from umbel.worker.rate_limits import RateLimits
 from umbel.worker.recovery import find_parked, promote_delayed, recover_dead
-from umbel.worker.releases import flow_expires, follower_of, release_joins
+from umbel.worker.releases import follower_of, release_joins
 from umbel.worker.revoked import RevokedTasks
 from umbel.worker.shutdown import Shutdown
 from umbel.worker.start import check_settings, open_log, warn_of_root, warn_of_what_is_not_built
@@ -246,7 +246,7 @@ class Worker:
             fetcher = Fetcher(
                 broker, fetch_io, settler, lease, revoked, room=dispatcher.room, deliver=dispatcher.deliver, wait=self.fetch_wait
             )  # fmt: skip
-            copies = dispatcher.copies = Copies(backend, care_io, settler.store_link, expires=flow_expires(conf), tell=dispatcher.on_bound)
+            copies = dispatcher.copies = copies_of(app, conf, care_io, settler, dispatcher.on_bound)
             dispatcher.on_room, revoked.on_news = fetcher.wake.set, dispatcher.on_revoked
             self._parts = (dispatcher, settler, fetcher)
             if not await self._connect(lease, backend, settle_io):
@@ -298,6 +298,7 @@ class Worker:
             self.pool.close()
         broker.close()
         backend.close()
+        copies.close()
 
     def _prefetch(self) -> int | None:
         wanted = self._wants["prefetch_multiplier"]

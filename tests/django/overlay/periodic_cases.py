@@ -20,7 +20,7 @@ from mysite.celery import app
 
 from umbel.backend import Record
 from umbel.beat.planning import slot_id
-from umbel.beat.sending import task_id
+from umbel.beat.sending import run_id
 from umbel.beat.stores import open_schedules
 from umbel.contrib.django import periodic
 from umbel.contrib.django.periodic.documents import entry
@@ -55,10 +55,10 @@ def made_before(name="adds", **said):
 def ran(name, runs=3):
     """As if a scheduler had sent it."""
     slot = float(int(time.time()) - 10)
-    with closing(open_schedules(app.conf)) as store:
+    with closing(open_schedules(app)) as store:
         store.remove([name])
         assert store.advance([State(name, slot, runs, slot_id(name, slot))], fence=int(time.time()))
-    return task_id(slot_id(name, slot))
+    return run_id(app, slot_id(name, slot))
 
 
 def stored(id, result):

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 from umbel.beat.editing import upcoming
 from umbel.beat.planning import begin, slot_of
-from umbel.beat.sending import task_id
+from umbel.beat.sending import run_id
 from umbel.beat.stores import open_schedules
 from umbel.contrib.django.periodic.documents import entry
 from umbel.contrib.django.periodic.store import is_older
@@ -42,12 +42,12 @@ def know(app: Umbel, tasks: Sequence[Any], *, following: int = 1) -> tuple[dict[
     """Return what is known of each of *tasks* by name, and why some of it is not: one question to each store, however many they are."""
     problem = ""
     try:
-        with closing(open_schedules(app.conf)) as store:
+        with closing(open_schedules(app)) as store:
             now, states = store.now(), store.states([task.name for task in tasks])
     except NO_ANSWER as exc:
         now, states, problem = datetime.now(UTC).timestamp(), {}, str(exc)
     states = {task.name: states[task.name] for task in tasks if task.name in states and not is_older(states[task.name], task)}
-    ids = {name: task_id(state.id) for name, state in states.items() if state.id}
+    ids = {name: run_id(app, state.id) for name, state in states.items() if state.id}
     documents: dict[str, bytes | None] = {}
     if ids:
         try:
