@@ -1,13 +1,13 @@
 """A worker of the ledger's app, on a broker of the test's own."""
 
 import os
-import subprocess
 import sys
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
+from tests import warm
 from tests.processes import Running
 from tests.rabbitmq import delete_queues
 
@@ -46,7 +46,7 @@ class Ledger:
 
     def script(self, code: str) -> str:
         """Run a producer's code in a process of its own and return what it printed."""
-        done = subprocess.run([sys.executable, "-c", code], cwd=APPS, env=self.env, capture_output=True, text=True, timeout=60, check=False)
+        done = warm.run(code, cwd=APPS, env=self.env)
         assert done.returncode == 0, done.stderr
         return done.stdout
 
