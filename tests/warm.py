@@ -21,25 +21,28 @@ from pathlib import Path
 from types import CodeType
 from typing import IO
 
-__all__ = ["run"]
+__all__ = ["program", "run"]
 
 ROOT = str(Path(__file__).resolve().parent.parent)
 SERVE = f"import sys; sys.path.insert(0, {ROOT!r}); from tests import warm; exec(warm.serve(int(sys.argv[1])))"
-PRELOADED = ("umbel", "umbel.drivers.redis", "umbel.drivers.sqlite", "umbel.drivers.postgres", "umbel.drivers.amqp")
+PRELOADED = ("umbel", "umbel.drivers.redis", "umbel.drivers.sqlite", "umbel.drivers.postgres", "umbel.drivers.amqp", "umbel.cli.main")
 LONGEST = 200_000  # bytes of a call: the code and the environment
 
 
-def run(code: str, *, cwd: Path, env: Mapping[str, str], timeout: float = 60) -> "subprocess.CompletedProcess[str]":
+def run(code: str, *, cwd: Path, env: Mapping[str, str], input: str = "", timeout: float = 60) -> "subprocess.CompletedProcess[str]":
     """Runs *code* as `python -c` does, and gives what it printed.
 
     Raises:
         subprocess.TimeoutExpired: it did not end in time, and was killed.
     """
     ours, theirs = socket.socketpair()
-    with tempfile.TemporaryFile() as out, tempfile.TemporaryFile() as err, ours, ours.makefile("r") as answers:
+    file = tempfile.TemporaryFile
+    with file() as given, file() as out, file() as err, ours, ours.makefile("r") as answers:
+        given.write(input.encode())
+        given.seek(0)
         with theirs:
             request = json.dumps({"code": code, "cwd": str(cwd), "env": dict(env)}).encode()
-            socket.send_fds(_server(), [request], [out.fileno(), err.fileno(), theirs.fileno()])
+            socket.send_fds(_server(), [request], [given.fileno(), out.fileno(), err.fileno(), theirs.fileno()])
         pid = int(answers.readline())
         ours.settimeout(timeout)
         try:
@@ -48,6 +51,14 @@ def run(code: str, *, cwd: Path, env: Mapping[str, str], timeout: float = 60) ->
             os.kill(pid, signal.SIGKILL)
             raise subprocess.TimeoutExpired(code, timeout, _text(out), _text(err)) from None
         return subprocess.CompletedProcess(code, returncode, _text(out), _text(err))
+
+
+def program(*words: str) -> str:
+    """The code that does what `python -m umbel` does with these words, every warning an error but that of a resource left open."""
+    return (
+        "import runpy, sys, warnings\nwarnings.simplefilter('error')\nwarnings.simplefilter('ignore', ResourceWarning)\n"
+        f"sys.argv[1:] = {list(words)!r}\nrunpy.run_module('umbel', run_name='__main__', alter_sys=True)"
+    )
 
 
 def _text(file: IO[bytes]) -> str:
@@ -89,7 +100,7 @@ def serve(number: int) -> CodeType:
                     with answers:
                         _answer(answers, os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]))
                     continue
-                request, files, *_ = socket.recv_fds(calls, LONGEST, 3)
+                request, files, *_ = socket.recv_fds(calls, LONGEST, 4)
                 if not request:
                     raise SystemExit
                 answers = socket.socket(fileno=files.pop())
@@ -113,7 +124,7 @@ def _answer(answers: socket.socket, number: int) -> None:
 
 
 def _become(call: dict[str, str], files: list[int]) -> CodeType:
-    for target, file in enumerate(files, 1):
+    for target, file in enumerate(files):
         os.dup2(file, target)
         os.close(file)
     sys.stdout.reconfigure(line_buffering=True)

@@ -1,4 +1,4 @@
-"""The program as its users run it: a process of its own, in a folder of its own."""
+"""The program as its users run it: a process of its own, in a folder of its own; see `tests/warm.py` for what such a process has imported."""
 
 import os
 import subprocess
@@ -8,6 +8,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+from tests import warm
 
 Ran = subprocess.CompletedProcess[str]
 OURS = ("CELERY_", "UMBEL_", "DJANGO_")
@@ -52,15 +53,13 @@ class Folder:
         return [sys.executable, "-W", "error", "-W", "ignore::ResourceWarning", "-m", "umbel", *words]
 
     def umbel(self, *words: str, input: str = "", **env: str) -> Ran:
-        return self.run(self.command(*words), input=input, **env)
+        return warm.run(warm.program(*words), cwd=self.path, env={**self.env, **env}, input=input)
 
     def python(self, code: str, **env: str) -> Ran:
-        return self.run([sys.executable, "-c", textwrap.dedent(code)], **env)
+        return warm.run(textwrap.dedent(code), cwd=self.path, env={**self.env, **env})
 
-    def run(self, command: list[str], input: str = "", **env: str) -> Ran:
-        return subprocess.run(
-            command, cwd=self.path, env={**self.env, **env}, input=input, capture_output=True, text=True, timeout=60, check=False
-        )
+    def run(self, command: list[str], **env: str) -> Ran:
+        return subprocess.run(command, cwd=self.path, env={**self.env, **env}, capture_output=True, text=True, timeout=60, check=False)
 
     def found(self, name: str) -> Ran:
         """Looks for the app that `name` leads to, and prints its name."""
