@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from umbel.context import Context
     from umbel.task import Task
 
-__all__ = ["build_retry", "retry_policy_of"]
+__all__ = ["build_again", "build_retry", "retry_policy_of"]
 
 OURS = ("redelivered", "umbel_attempts", "umbel_suspect", "umbel_turn")  # headers that tell of one delivery, not of the task
 
@@ -75,6 +75,15 @@ def build_retry(
     draft = task.draft(positional, named, again)
     publish.announce((draft,))
     return Retry(exc=exc, when=countdown if countdown is not None else eta, is_eager=request.is_eager, sig=draft.item)
+
+
+def build_again(task: Task[..., Any], exc: BaseException, countdown: float) -> Retry:
+    """Build the exception that sends the same run once more, which is not counted as a retry: it was not the task that failed."""
+    request = task.request
+    again = {**_carried(task.app, request), "parent_id": request.parent_id, "retries": request.retries, "countdown": countdown}
+    draft = task.draft(list(request.args or ()), dict(request.kwargs or {}), again)
+    publish.announce((draft,))
+    return Retry(exc=exc, when=countdown, is_eager=request.is_eager, sig=draft.item)
 
 
 def _reraise(exc: BaseException) -> NoReturn:

@@ -13,7 +13,6 @@ from pathlib import Path
 from typing import Any
 
 from umbel import chain, chord, group
-from umbel.exceptions import OperationalError
 from umbel.states import FAILURE, SUCCESS
 
 FAILS = frozenset({"fail", "tire", "fail_instead"})
@@ -78,8 +77,8 @@ def tasks_of(app, called):
 
 
 def _replaced(app, grow, again, fail):
-    """Make the tasks that put something else in their place; they try again if the server that keeps workflows is away."""
-    options = {"bind": True, "typing": False, "autoretry_for": (OperationalError,), "default_retry_delay": 0.5, "max_retries": None}
+    """Make the tasks that put something else in their place."""
+    options = {"bind": True, "typing": False}
 
     @app.task(name="gen.instead", **options)
     def instead(self, *args):

@@ -17,6 +17,7 @@ from umbel.canvas.embed import instead
 from umbel.canvas.fresh import derived, fresh_id
 from umbel.canvas.launch import FLOW_HEADER, OwnCall, call_of, decode_place
 from umbel.canvas.options import LINKS
+from umbel.canvas.patience import patiently
 from umbel.canvas.places import any_number, follow_at
 from umbel.canvas.sending import begin, publish_as
 from umbel.canvas.signatures import as_signature
@@ -42,6 +43,7 @@ def replace(task: Task[..., Any], sig: Any) -> NoReturn:
     Raises:
         Ignore: always: the worker ends this run and stores nothing.
         ImproperlyConfigured: *sig* is a chord without a body.
+        Retry: a server stayed away: the task is attempted again.
     """
     request = task.request
     sig = _as_one(task, as_signature(sig, task.app).clone())
@@ -50,8 +52,12 @@ def replace(task: Task[..., Any], sig: Any) -> NoReturn:
         sig.stamp(**{**stamps, "stamped_headers": list(stamps)})
     if request.is_eager:
         _run_instead(request, sig)
-    with derived(request.id or "", f"replaced {request.replaced_task_nesting} "):
-        _send_instead(task, request, sig)
+
+    def send() -> None:
+        with derived(request.id or "", f"replaced {request.replaced_task_nesting} "):
+            _send_instead(task, request, sig.clone())
+
+    patiently(task, send)
     raise Ignore("Replaced by new task")
 
 
@@ -129,6 +135,10 @@ def _last(sig: Any) -> Any:
 
 def add_to_chord(task: Task[..., Any], sig: Any, lazy: bool) -> Any:
     """Let the join that the running task is a part of wait for *sig*, too; send it unless *lazy*."""
+    return task.add_trail(patiently(task, lambda: _add(task, as_signature(sig, task.app).clone(), lazy)))
+
+
+def _add(task: Task[..., Any], copied: Any, lazy: bool) -> Any:
     app, request = task.app, task.request
     text = request.get(FLOW_HEADER)
     place = None if text is None else decode_place(text)
@@ -136,7 +146,6 @@ def add_to_chord(task: Task[..., Any], sig: Any, lazy: bool) -> Any:
     if place is None or not follow.parts:
         raise ValueError("Current task is not member of any chord")
     join = follow.parts[0].join
-    copied = as_signature(sig, app).clone()
     with derived(request.id or "", f"added {len(request.children)} "):
         spread(copied)
         result = copied.freeze(None, request.group, None, request.root_id, request.id)
@@ -147,9 +156,8 @@ def add_to_chord(task: Task[..., Any], sig: Any, lazy: bool) -> Any:
         starts = list(compiler.starts(copied, Follow(parts=(Part(join, position),))))
         begin(app, compiler)
     if not lazy:
-        drafts = [_copy(app, node, at) for node, at in starts]
-        publish_as(app, drafts, {})
-    return task.add_trail(result)
+        publish_as(app, [_copy(app, node, at) for node, at in starts], {})
+    return result
 
 
 def compiled_id(sig: Any) -> str:
