@@ -29,7 +29,7 @@ PRELOADED = ("umbel", "umbel.drivers.redis", "umbel.drivers.sqlite", "umbel.driv
 LONGEST = 200_000  # bytes of a call: the code and the environment
 
 
-def run(code: str, *, cwd: Path, env: Mapping[str, str], input: str = "", timeout: float = 60) -> "subprocess.CompletedProcess[str]":
+def run(code: str, *, cwd: Path, env: Mapping[str, str], input: str = "", timeout: float = 120) -> "subprocess.CompletedProcess[str]":
     """Runs *code* as `python -c` does, and gives what it printed.
 
     Raises:

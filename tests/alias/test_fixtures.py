@@ -47,11 +47,11 @@ SUITE = """
         def add(x, y):
             return x + y
         celery_worker.reload()
-        assert add.delay(1, 2).get(timeout=10) == 3
-        assert mul.delay(4, 5).get(timeout=10) == 20
-        assert later.delay(7).get(timeout=10) == 7
+        assert add.delay(1, 2).get(timeout=60) == 3
+        assert mul.delay(4, 5).get(timeout=60) == 20
+        assert later.delay(7).get(timeout=60) == 7
         with pytest.raises(SoftTimeLimitExceeded):
-            slow.delay().get(timeout=10)
+            slow.delay().get(timeout=60)
 
     def test_no_thread_is_left():
         assert threading.active_count() == main, threading.enumerate()
@@ -71,8 +71,8 @@ SUITE = """
 
     @pytest.mark.parametrize("n", range(3))
     def test_a_worker_serves_all_tests(celery_session_worker, celery_session_app, n):
-        assert mul.delay(2, n).get(timeout=10) == 2 * n
-        assert celery_session_app.send_task("named").get(timeout=10) == "named"
+        assert mul.delay(2, n).get(timeout=60) == 2 * n
+        assert celery_session_app.send_task("named").get(timeout=60) == "named"
 """
 
 TRAPPED = """
@@ -112,7 +112,7 @@ THREADS = """
             return threading.current_thread().name
 
         first, second = wait.delay(), wait.delay()
-        assert {first.get(timeout=10), second.get(timeout=10)} == {"task-1", "task-2"}
+        assert {first.get(timeout=60), second.get(timeout=60)} == {"task-1", "task-2"}
 """
 
 
@@ -131,7 +131,7 @@ def test_the_fixtures_need_no_alias(programs):
                 @celery_app.task
                 def add(x, y):
                     return x + y
-                assert add.delay(1, 2).get(timeout=10) == 3
+                assert add.delay(1, 2).get(timeout=60) == 3
         """,
     )
     ran = programs.run("-m", "pytest", "-q", "-p", "no:cacheprovider")

@@ -45,8 +45,8 @@ def test_a_task_runs_inside_the_tracer_and_what_it_raises_goes_through(programs)
             return number // 2
 
         with start_worker(app, perform_ping_check=False):
-            assert half.delay(4).get(timeout=10) == 2
-            assert isinstance(half.delay(number=3).get(timeout=10, propagate=False), ValueError)
+            assert half.delay(4).get(timeout=60) == 2
+            assert isinstance(half.delay(number=3).get(timeout=60, propagate=False), ValueError)
         """,
         installed=False,
     )

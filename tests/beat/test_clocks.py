@@ -123,7 +123,7 @@ class Figures:
         return f"{said}, worst gap {self.gap:.2f} s"
 
 
-@pytest.mark.timeout(120)
+@pytest.mark.timeout(300)
 def test_a_scheduler_whose_clock_is_set_back_and_forth_runs_each_second_once(server_site):
     clock = server_site.clock()
     if clock is None:
@@ -163,7 +163,7 @@ def stepping_site(request, tmp_path):
 
 
 @pytest.mark.slow
-@pytest.mark.timeout(300)
+@pytest.mark.timeout(600)
 def test_a_store_whose_clock_is_set_back_and_forth_runs_each_second_once_and_a_dead_leader_is_followed(stepping_site):
     site, clock = stepping_site
     running = [site.beat() for _ in range(2)]

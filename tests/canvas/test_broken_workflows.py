@@ -58,8 +58,8 @@ def worker(app, caplog):
     def run(*results, until=lambda: True):
         with caplog.at_level(logging.ERROR, logger="celery.worker"), start_worker(app), allow_join_result():
             for each in results:
-                each.get(timeout=20, propagate=False)
-            assert app.tasks["add"].delay(1, 1).get(timeout=20) == 2
+                each.get(timeout=60, propagate=False)
+            assert app.tasks["add"].delay(1, 1).get(timeout=60) == 2
             wait_for(until, 20)
 
     return run
@@ -192,11 +192,11 @@ def test_a_step_that_the_broker_refuses_waits_alone_and_goes_on_when_it_is_taken
     waits = chain(add.s(1, 1), add.s(5).set(queue="closed")).apply_async()
     others = [chain(add.s(n, 1), add.s(1)).apply_async() for n in range(OTHERS)]
     with start_worker(app, queues=["celery", "closed"]), allow_join_result():
-        assert [each.get(timeout=20) for each in others] == [n + 2 for n in range(OTHERS)]
+        assert [each.get(timeout=60) for each in others] == [n + 2 for n in range(OTHERS)]
         assert refused.wait(20)
         assert waits.state == "PENDING"
         opened.set()
-        assert waits.get(timeout=20) == 7
+        assert waits.get(timeout=60) == 7
 
 
 def test_a_group_behind_a_step_that_cannot_be_sent_fails_as_a_whole(app, worker, monkeypatch):
@@ -324,7 +324,7 @@ def test_an_errback_of_a_whole_chain_is_told_once_though_another_worker_goes_on_
     other.release(app.backend.overs(older=0.0))
     assert body.state == "FAILURE"
     with start_worker(app), allow_join_result():
-        assert add.delay(1, 1).get(timeout=20) == 2
+        assert add.delay(1, 1).get(timeout=60) == 2
         wait_for(lambda: told == ["chain"], 20, lambda: told)
 
 

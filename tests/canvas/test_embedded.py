@@ -88,4 +88,4 @@ def test_a_task_that_is_replaced_takes_the_rest_of_its_embedded_chain_along():
                 (group(add.s(1, 2), add.s(3, 4)) | add.s([5]), [3, 7, 5, 10]),
             ):  # fmt: skip
                 last = add.s([10]) if isinstance(value, list) else add.s(10)
-                assert (instead.s(sig) | last).apply_async().get(timeout=10) == value
+                assert (instead.s(sig) | last).apply_async().get(timeout=60) == value

@@ -53,8 +53,8 @@ def seen(app, task_id):
 def run(app, *results):
     with start_worker(app), allow_join_result():
         for each in results:
-            each.get(timeout=20, propagate=False)
-        assert app.send_task("celery.ping").get(timeout=20) == "pong"
+            each.get(timeout=60, propagate=False)
+        assert app.send_task("celery.ping").get(timeout=60) == "pong"
 
 
 def test_a_chord_in_a_chain_is_seen_whole_before_anything_has_run_and_after(app, t):

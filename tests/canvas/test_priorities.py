@@ -30,8 +30,8 @@ def priorities(inherits, *canvases, **settings):
             for canvas in canvases:
                 result = canvas(tasks).apply_async()
                 for each in getattr(result, "results", [result]):
-                    each.get(timeout=20, propagate=False)
-            assert app.send_task("celery.ping").get(timeout=20) == "pong"
+                    each.get(timeout=60, propagate=False)
+            assert app.send_task("celery.ping").get(timeout=60) == "pong"
     return found
 
 

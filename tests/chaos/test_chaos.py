@@ -12,7 +12,7 @@ POOLS["sentinel"] = POOLS["redis"]
 SENTINEL = pytest.param("sentinel", marks=[pytest.mark.redis, pytest.mark.slow])
 
 
-@pytest.mark.timeout(240)
+@pytest.mark.timeout(480)
 @pytest.mark.parametrize("driver", [REDIS, "sqlite", POSTGRES, SENTINEL])
 def test_what_was_acknowledged_is_done_or_dead_whatever_is_killed_stopped_or_cut_off(driver, tmp_path):
     if driver in {"redis", "sentinel"} and servers.find_binary(servers.REDIS) is None:

@@ -1,4 +1,4 @@
-"""The program as its users run it: a process of its own, in a folder of its own; see `tests/warm.py` for what such a process has imported."""
+"""The program as its users run it: in a process (`tests/warm.py` says what such a one has imported) and a folder of its own."""
 
 import os
 import subprocess

@@ -16,7 +16,7 @@ from tests.processes import wait_for
 from umbel.cli.multi_nodes import make_plan
 from umbel.supervisor.pidfile import is_there, read_pid
 
-pytestmark = pytest.mark.timeout(120)
+pytestmark = pytest.mark.timeout(300)
 
 # --- from words to nodes
 

@@ -91,7 +91,7 @@ def test_minutes_that_are_not_kept_are_refused(run, words):
 def test_a_worker_counts_and_the_program_prints_it(project):
     send = "from proj import add, fail; add.delay_many([((n, n), {}) for n in range(20)]); fail.delay('no')"
     assert project.python(send).returncode == 0
-    wait = "from proj import fail; r = fail.delay('again'); r.get(timeout=30, propagate=False)"
+    wait = "from proj import fail; r = fail.delay('again'); r.get(timeout=60, propagate=False)"
     command = project.command("-A", "proj", "worker", "-P", "solo", "-q")
     with Running(command, cwd=project.path, env=project.env, log=project.path / "log") as worker:
         assert project.python(wait).returncode == 0, worker.tail()

@@ -53,7 +53,7 @@ def test_the_first_failure_is_raised_before_the_others_end(app):
     store(app, "b", states.FAILURE, KeyError("b"))
     found = group(app, "a", "b")
     with pytest.raises(KeyError, match="b"):
-        found.get(timeout=5)
+        found.get(timeout=60)
     assert found.failed()
     store(app, "a", states.FAILURE, ValueError("a"))
     with pytest.raises(ValueError, match="a"):
@@ -79,7 +79,7 @@ def test_members_are_told_as_they_end(app):
     told, found = [], group(app, "a", "b")
     store(app, "b", result=2)
     threading.Timer(0.05, store, (app, "a"), {"result": 1}).start()
-    assert found.get(timeout=5, callback=lambda task_id, value: told.append((task_id, value))) is None
+    assert found.get(timeout=60, callback=lambda task_id, value: told.append((task_id, value))) is None
     assert told == [("b", 2), ("a", 1)]
     told.clear()
     assert found.join(callback=lambda task_id, value: told.append((task_id, value))) == []
@@ -89,7 +89,7 @@ def test_members_are_told_as_they_end(app):
 def test_documents_are_yielded_as_they_come(app):
     store(app, "b", states.FAILURE, KeyError("b"))
     store(app, "a", result=1)
-    found = dict(group(app, "a", "b").iter_native(timeout=5))
+    found = dict(group(app, "a", "b").iter_native(timeout=60))
     assert found["a"]["result"] == 1
     assert isinstance(found["b"]["result"], KeyError)
 
@@ -98,7 +98,7 @@ def test_each_new_state_is_told(app):
     said, found = [], group(app, "a")
     store(app, "a", states.STARTED, {"pid": 1})
     threading.Timer(0.05, store, (app, "a"), {"result": 1}).start()
-    assert found.get(timeout=5, on_message=lambda meta: said.append(meta["status"])) == [1]
+    assert found.get(timeout=60, on_message=lambda meta: said.append(meta["status"])) == [1]
     assert said == ["STARTED", "SUCCESS"]
     with pytest.raises(ImproperlyConfigured, match="on_message"):
         found.join(on_message=print)
@@ -110,7 +110,7 @@ def test_a_member_may_be_a_group_or_eager_or_ignored(app):
     ignored = app.AsyncResult("nobody")
     ignored.ignored = True
     found = app.GroupResult("g", [app.AsyncResult("a"), group(app, "b", "c", id="inner"), EagerResult("e", 5, "SUCCESS"), ignored])
-    assert found.get(timeout=5) == ["a", ["b", "c"], 5, None]
+    assert found.get(timeout=60) == ["a", ["b", "c"], 5, None]
     assert not found.supports_native_join
 
 
@@ -122,7 +122,7 @@ def test_coroutines_wait_for_many(app):
         threading.Timer(0.15, store, (app, "a"), {"result": 1}).start()
         threading.Timer(0.25, store, (app, "b"), {"result": 2}).start()
         order = [each.id async for each in found]
-        return order, await found.aget(timeout=5), await found.aready(), await found.acompleted_count()
+        return order, await found.aget(timeout=60), await found.aready(), await found.acompleted_count()
 
     assert asyncio.run(main()) == (["c", "a", "b"], [1, 2, 3], True, 3)
 

@@ -67,7 +67,7 @@ def test_waiting_has_an_end(app):
 def test_who_waits_is_woken(app):
     seen = []
     threading.Timer(0.05, store, (app, "a", states.SUCCESS, 1)).start()
-    assert app.AsyncResult("a").get(timeout=5, on_message=lambda meta: seen.append(meta["status"])) == 1
+    assert app.AsyncResult("a").get(timeout=60, on_message=lambda meta: seen.append(meta["status"])) == 1
     assert seen == ["SUCCESS"]
 
 

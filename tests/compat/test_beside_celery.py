@@ -37,7 +37,7 @@ def test_a_result_of_the_others_worker_is_read_with_its_extended_fields(workers,
     said = workers[producer].script(
         producer,
         "r = add.delay(2, y=3)\n"
-        "print(r.get(timeout=15), r.state, r.successful(), r.traceback)\n"
+        "print(r.get(timeout=60), r.state, r.successful(), r.traceback)\n"
         "print(r.name, r.args, r.kwargs, r.retries, r.queue, '@' in r.worker, list(r.children))\n"
         "import datetime; print(abs(datetime.datetime.now(datetime.timezone.utc) - r.date_done).total_seconds() < 15)\n",
     )
@@ -49,7 +49,7 @@ def test_an_exception_of_the_others_worker_is_raised_with_its_type_and_traceback
     said = workers[producer].script(
         producer,
         "for r in (fails.delay('kaput'), breaks.delay('a', 2), fleet.breaks.delay()):\n"
-        "    try: r.get(timeout=15)\n"
+        "    try: r.get(timeout=60)\n"
         "    except (ValueError, BrokenError) as exc:\n"
         "        print(type(exc) in (ValueError, BrokenError), repr(exc), r.state, r.failed(), 'in breaks' in r.traceback)\n",
     )
@@ -73,7 +73,7 @@ def test_started_is_seen_and_a_reader_that_waits_already_is_woken(workers, produ
         "def release():\n"
         "    time.sleep(0.3); touched.append(time.monotonic()); (FOLDER / 'release-me').touch()\n"
         "threading.Thread(target=release).start()\n"
-        "print(r.get(timeout=15), 0 < time.monotonic() - touched[0] < 1)\n",
+        "print(r.get(timeout=60), 0 < time.monotonic() - touched[0] < 1)\n",
     )
     assert said == ["STARTED ['hostname', 'pid'] int", "release-me True"]
 
@@ -82,7 +82,7 @@ def test_started_is_seen_and_a_reader_that_waits_already_is_woken(workers, produ
 def test_values_of_every_type_of_kombus_json_come_and_go(workers, producer):
     said = workers[producer].script(
         producer,
-        KINDS + "args, kwargs = echo.apply_async(values, {'v%d' % n: v for n, v in enumerate(values)}).get(timeout=15)\n"
+        KINDS + "args, kwargs = echo.apply_async(values, {'v%d' % n: v for n, v in enumerate(values)}).get(timeout=60)\n"
         "print(args == values, list(kwargs.values()) == values, [type(v) for v in args] == [type(v) for v in values])\n"
         "print([v for v, w in zip(args, values) if v != w or type(v) != type(w)])\n",
     )
@@ -96,7 +96,7 @@ def test_compressed_and_msgpack_bodies_are_read(workers, producer, serializer):
         producer,
         "ways = [None, 'zlib', 'gzip', 'bzip2', 'lzma']\n"
         f"sent = [echo.apply_async(('x' * 5000, n), dict(way=w), serializer='{serializer}', compression=w) for n, w in enumerate(ways)]\n"
-        "print([r.get(timeout=15) == [['x' * 5000, n], {'way': w}] for n, (r, w) in enumerate(zip(sent, ways))])\n",
+        "print([r.get(timeout=60) == [['x' * 5000, n], {'way': w}] for n, (r, w) in enumerate(zip(sent, ways))])\n",
     )
     assert said == ["[True, True, True, True, True]"]
 
@@ -112,9 +112,9 @@ def test_countdown_and_eta_wait_and_an_expired_task_is_revoked(workers, producer
         "ways = [dict(countdown=1.5), dict(eta=soon), dict(eta=soon.astimezone(zone)), dict(eta=soon.replace(tzinfo=None))]\n"
         "sent = [add.apply_async((1, n), **way) for n, way in enumerate(ways, 1)]\n"
         "late = add.apply_async((0, 0), countdown=1.6, expires=0.2)\n"
-        "print(add.delay(0, 1).get(timeout=15), time.time() - began < 1.4)\n"
-        "print([r.get(timeout=15) for r in sent], 1.4 < time.time() - began < 5)\n"
-        "print(repr(late.get(timeout=15, propagate=False)), late.state)\n",
+        "print(add.delay(0, 1).get(timeout=60), time.time() - began < 1.4)\n"
+        "print([r.get(timeout=60) for r in sent], 1.4 < time.time() - began < 5)\n"
+        "print(repr(late.get(timeout=60, propagate=False)), late.state)\n",
     )
     assert said == ["1 True", "[2, 3, 4, 5] True", "TaskRevokedError('expired') REVOKED"]
 
@@ -124,7 +124,7 @@ def test_the_task_sees_its_call_as_it_was_sent(workers, producer):
     said = workers[producer].script(
         producer,
         "r = seen.apply_async((1,), {'k': 'v'}, priority=4, headers={'traceparent': '00-ab'}, shadow='shown', expires=60)\n"
-        "print({'id': r.id, **r.get(timeout=15)} == r.get(), repr(r.get()))\n",
+        "print({'id': r.id, **r.get(timeout=60)} == r.get(), repr(r.get()))\n",
     )
     same, _, text = said[0].partition(" ")
     request = ast.literal_eval(text)
@@ -164,11 +164,11 @@ def test_progress_and_the_children_of_a_task_are_read(workers, producer):
         producer,
         "r, end = progresses.delay('progressed'), time.monotonic() + 15\n"
         "while r.state != 'PROGRESS' and time.monotonic() < end: time.sleep(0.01)\n"
-        "print(r.state, r.info); (FOLDER / 'progressed').touch(); print(r.get(timeout=15))\n"
+        "print(r.state, r.info); (FOLDER / 'progressed').touch(); print(r.get(timeout=60))\n"
         "r = sends.delay(4)\n"
-        "child = r.get(timeout=15)\n"
-        "print([c.id for c in r.children] == [child], r.children[0].get(timeout=15), r.children[0].name)\n"
-        "print(app.send_task('fleet.add', ('\u00e4', '\u00f6'), task_id='an id \u00fc').get(timeout=15))\n",
+        "child = r.get(timeout=60)\n"
+        "print([c.id for c in r.children] == [child], r.children[0].get(timeout=60), r.children[0].name)\n"
+        "print(app.send_task('fleet.add', ('\u00e4', '\u00f6'), task_id='an id \u00fc').get(timeout=60))\n",
     )
     assert said == ["PROGRESS {'done': 1, 'of': 2}", "done", "True 5 fleet.add", "äö"]
 
@@ -177,7 +177,7 @@ def test_progress_and_the_children_of_a_task_are_read(workers, producer):
 def test_nothing_is_stored_of_an_ignored_result(workers, producer):
     said = workers[producer].script(
         producer,
-        "r = work.apply_async((1,), ignore_result=True)\nprint(add.delay(1, 2).get(timeout=15), app.AsyncResult(r.id).state)\n",
+        "r = work.apply_async((1,), ignore_result=True)\nprint(add.delay(1, 2).get(timeout=60), app.AsyncResult(r.id).state)\n",
     )
     assert said == ["3 PENDING"]
 
@@ -202,7 +202,7 @@ def test_other_names_of_keys_and_other_formats_of_results_are_shared(new_fleet, 
     )
     fleet.script(producer, "for p in (9, 1, 0, 2): work.apply_async((p,), priority=p)")
     with fleet.worker(OTHER[producer], "-c", "1"), redis_of(fleet) as client:
-        said = fleet.script(producer, "r = echo.delay('y' * 3000); print(r.get(timeout=15) == [['y' * 3000], {}], r.id)")[0].split()
+        said = fleet.script(producer, "r = echo.delay('y' * 3000); print(r.get(timeout=60) == [['y' * 3000], {}], r.id)")[0].split()
         wait_for(lambda: len(fleet.ledger()) == 4, 15, fleet.tails)
         assert said[0] == "True"
         assert 0 < client.ttl(f"fix_celery-task-meta-{said[1]}") <= 60
@@ -214,10 +214,10 @@ def test_a_message_of_protocol_1_and_one_that_kills_its_worker_are_answered(work
     said = workers["celery"].script(
         "celery",
         "app.conf.task_protocol = 1\n"
-        "print(add.apply_async((1, 2), countdown=0.1).get(timeout=15))\n"
+        "print(add.apply_async((1, 2), countdown=0.1).get(timeout=60))\n"
         "app.conf.task_protocol = 2\n"
         "r = dies.delay()\n"
-        "try: r.get(timeout=15)\n"
+        "try: r.get(timeout=60)\n"
         "except Exception as exc: print(type(exc).__module__, repr(exc), r.state)\n",
     )
     assert said[0] == "3"
@@ -227,7 +227,7 @@ def test_a_message_of_protocol_1_and_one_that_kills_its_worker_are_answered(work
 
 def test_a_group_of_celery_is_run_by_umbel_and_read_by_celery(workers):
     said = workers["celery"].script(
-        "celery", "from celery import group\nr = group(add.s(n, n) for n in range(5))(); print(r.get(timeout=15), r.completed_count())"
+        "celery", "from celery import group\nr = group(add.s(n, n) for n in range(5))(); print(r.get(timeout=60), r.completed_count())"
     )
     assert said == ["[0, 2, 4, 6, 8] 5"]
 
@@ -236,8 +236,8 @@ WORKFLOWS = """
 import celery
 add.apply_async((1, 2), link=work.s())
 fails.apply_async(('x',), link_error=work.si(1))
-print((add.s(1, 1) | work.s()).delay().get(timeout=15))
-print(celery.chord([add.s(1, 2), add.s(3, 4)])(echo.s()).get(timeout=15))
+print((add.s(1, 1) | work.s()).delay().get(timeout=60))
+print(celery.chord([add.s(1, 2), add.s(3, 4)])(echo.s()).get(timeout=60))
 """
 
 
@@ -252,12 +252,12 @@ def test_a_task_that_umbel_does_not_know_is_parked_and_stays_pending(fleet):
     fleet.script("celery", "app.send_task('fleet.not_here', (1,))")
     with fleet.worker("umbel", "-c", "1") as worker:
         worker.waits_to_print("Received unregistered task of type 'fleet.not_here'")
-        assert fleet.script("celery", "print(add.delay(1, 1).get(timeout=15))") == ["2"]
+        assert fleet.script("celery", "print(add.delay(1, 1).get(timeout=60))") == ["2"]
         wait_for(lambda: depth(fleet).parked == 1, 10, fleet.tails)
 
 
 def test_four_hundred_tasks_of_both_producers_run_once_each_on_both_workers(fleet):
-    send = "ns = range({0}, {0} + 200); sent = [work.delay(n, 0.004) for n in ns]; print([r.get(timeout=20) for r in sent] == list(ns))"
+    send = "ns = range({0}, {0} + 200); sent = [work.delay(n, 0.004) for n in ns]; print([r.get(timeout=60) for r in sent] == list(ns))"
     with fleet.worker("celery") as celery, fleet.worker("umbel", "-c", "2") as umbel:
         celery.waits_to_print("ready.")
         umbel.waits_to_print("ready.")
@@ -274,7 +274,7 @@ def test_a_retry_of_one_library_is_run_by_the_other(fleet, library):
     code = (
         "sent = [hands_over.apply_async(({!r}, 'second', n), dict(extra=b'\\xff'), queue='first', compression='zlib') for n in (0, 0.5)]\n"
     )
-    code += "for r in sent: print(r.id, r.get(timeout=15), r.name, r.retries, r.queue, r.kwargs)"
+    code += "for r in sent: print(r.id, r.get(timeout=60), r.name, r.retries, r.queue, r.kwargs)"
     with fleet.worker(other, "-Q", "first", task_delay_for="celery"), fleet.worker(library, "-Q", "second"):
         said = [line.partition(" ") for line in fleet.script("celery", code.format(library))]
     assert [rest for _, _, rest in said] == [f"['{library}', 1, True, b'\\xff'] fleet.hands_over 1 second {{'extra': b'\\xff'}}"] * 2
@@ -328,7 +328,7 @@ def unlike_another(raw: bytes) -> dict[str, Any]:
 def test_retries_on_a_queue_of_both_workers_are_counted_once_each(fleet):
     with fleet.worker("celery") as celery, fleet.worker("umbel", "-c", "2"):
         celery.waits_to_print("ready.")
-        code = "print([r.get(timeout=20) for r in [flaky.delay(6, 0.1) for _ in range(4)]])"
+        code = "print([r.get(timeout=60) for r in [flaky.delay(6, 0.1) for _ in range(4)]])"
         producers = [fleet.begin(library, code) for library in ("celery", "umbel")]
         assert [fleet.end(producer) for producer in producers] == [["[6, 6, 6, 6]"]] * 2
     assert Counter(what for _, what in fleet.ledger()) == {f"flaky {n}": 8 for n in range(7)}
@@ -340,7 +340,7 @@ def test_what_celery_has_claimed_is_left_alone_and_what_it_gives_back_is_run(fle
         fleet.script("celery", "held_late.delay('a'); [work.delay(n) for n in range(3)]")  # the three are prefetched
         wait_for(lambda: redis_of(fleet).hlen("unacked") == 4, 20, fleet.tails)
         with fleet.worker("umbel", "-c", "2"):
-            assert fleet.script("umbel", "print(work.delay(3).get(timeout=15))") == ["3"]
+            assert fleet.script("umbel", "print(work.delay(3).get(timeout=60))") == ["3"]
             assert redis_of(fleet).hlen("unacked") == redis_of(fleet).zcard("unacked_index") == 4
             assert fleet.ledger() == [["celery", "holds a"], ["umbel", "3"]]
             celery.send(15)
@@ -362,7 +362,7 @@ def test_celery_is_not_disturbed_by_umbels_keys_nor_does_it_change_them(fleet):
             celery.waits_to_print("ready.")
             before = depth(fleet)
             umbel.send(19)  # stopped, well within its lease: only Celery consumes
-            assert fleet.script("celery", "print([add.delay(n, n).get(timeout=8) for n in range(20)][-1])") == ["38"]
+            assert fleet.script("celery", "print([add.delay(n, n).get(timeout=60) for n in range(20)][-1])") == ["38"]
             assert "ERROR" not in celery.log(), celery.tail()
             assert depth(fleet) == before
             umbel.send(18)

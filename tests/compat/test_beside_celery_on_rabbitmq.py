@@ -12,7 +12,7 @@ from tests.compat.celery_env import celery_python
 from tests.processes import Running, wait_for
 from tests.rabbitmq import delete_queues
 
-pytestmark = [pytest.mark.amqp, pytest.mark.redis, pytest.mark.timeout(180)]
+pytestmark = [pytest.mark.amqp, pytest.mark.redis, pytest.mark.timeout(400)]
 APPS = Path(__file__).parent / "apps"
 
 

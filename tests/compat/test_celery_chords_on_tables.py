@@ -9,7 +9,7 @@ from tests.compat.test_workflows_in_mixed_fleets import CHORDS, MANY, SIZE
 from tests.processes import wait_for
 
 pytest.importorskip("sqlalchemy")
-pytestmark = [pytest.mark.redis, pytest.mark.timeout(180)]
+pytestmark = [pytest.mark.redis, pytest.mark.timeout(400)]
 
 QUICK = {"result_chord_retry_interval": 0.1}
 

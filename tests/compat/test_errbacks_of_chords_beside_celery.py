@@ -5,12 +5,12 @@ from collections import Counter
 import pytest
 from tests.processes import wait_for
 
-pytestmark = [pytest.mark.redis, pytest.mark.timeout(120)]
+pytestmark = [pytest.mark.redis, pytest.mark.timeout(300)]
 
 SENT = """
 from {library} import chain, chord
 def failed(sig):
-    exc = sig.apply_async().get(timeout=15, propagate=False)
+    exc = sig.apply_async().get(timeout=60, propagate=False)
     print(type(exc).__name__)
 member = lambda name: fails.s(name).set(task_id=name)
 failed(chord([member('one'), add.s(1, 1)], total.s().set(task_id='body-1')).on_error(work.si('chord-1')))
@@ -28,6 +28,6 @@ def test_the_errback_of_a_chord_is_told_of_members_as_with_celery(new_fleet, all
         with fleet.worker(library):
             said = fleet.script(library, SENT.replace("{library}", library))
             wait_for(lambda heard=heard: sum(heard().values()) >= told, 15, lambda heard=heard: str(heard()))
-            fleet.script(library, "print(add.delay(1, 1).get(timeout=15))")
+            fleet.script(library, "print(add.delay(1, 1).get(timeout=60))")
         found[library] = said, heard()
     assert found["umbel"] == found["celery"]

@@ -5,7 +5,7 @@ from collections import Counter
 import pytest
 from tests.processes import wait_for
 
-pytestmark = [pytest.mark.redis, pytest.mark.timeout(120)]
+pytestmark = [pytest.mark.redis, pytest.mark.timeout(300)]
 
 CALLS, LINKED = 17, 3
 

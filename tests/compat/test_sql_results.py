@@ -7,7 +7,7 @@ from tests.drivers.test_sql import SERVERS
 from tests.processes import wait_for
 
 sqlalchemy = pytest.importorskip("sqlalchemy")
-pytestmark = [pytest.mark.redis, pytest.mark.timeout(180)]
+pytestmark = [pytest.mark.redis, pytest.mark.timeout(400)]
 
 OTHER = {"celery": "umbel", "umbel": "celery"}
 
@@ -48,7 +48,7 @@ def test_a_row_of_the_others_worker_is_read_with_its_extended_fields(workers, pr
     said = workers[producer].script(
         producer,
         "r = add.delay(2, y=3)\n"
-        "print(r.get(timeout=20), r.state, r.successful(), r.traceback)\n"
+        "print(r.get(timeout=60), r.state, r.successful(), r.traceback)\n"
         "print(r.name, r.args, r.kwargs, r.retries, r.queue, '@' in r.worker, list(r.children or ()))\n"
         "import datetime; done = r.date_done.replace(tzinfo=r.date_done.tzinfo or datetime.timezone.utc)\n"
         "print(abs(datetime.datetime.now(datetime.timezone.utc) - done).total_seconds() < 20)\n",
@@ -61,7 +61,7 @@ def test_an_exception_in_a_row_of_the_others_worker_is_raised_with_its_type_and_
     said = workers[producer].script(
         producer,
         "for r in (fails.delay('kaput'), breaks.delay('a', 2)):\n"
-        "    try: r.get(timeout=20)\n"
+        "    try: r.get(timeout=60)\n"
         "    except (ValueError, BrokenError) as exc:\n"
         "        print(repr(exc), r.state, r.failed(), 'Traceback' in r.traceback)\n",
     )
@@ -73,7 +73,7 @@ def test_all_kinds_of_values_come_back_from_a_row_of_the_other(workers, producer
     from tests.compat.test_beside_celery import KINDS
 
     said = workers[producer].script(
-        producer, KINDS + "args, kwargs = echo.apply_async(values).get(timeout=20)\nprint([a for a, v in zip(args, values) if a != v])\n"
+        producer, KINDS + "args, kwargs = echo.apply_async(values).get(timeout=60)\nprint([a for a, v in zip(args, values) if a != v])\n"
     )
     assert said == ["[]"]
 
@@ -89,7 +89,7 @@ def test_started_is_seen_and_the_producer_forgets_a_row_of_the_other(workers, pr
         "while r.state != 'STARTED' and time.monotonic() < end: time.sleep(0.02)\n"
         "print(r.state, sorted(r.info))\n"
         f"(FOLDER / '{name}').touch()\n"
-        "print(r.get(timeout=20)); r.forget(); print(app.AsyncResult(r.id).state)\n",
+        "print(r.get(timeout=60)); r.forget(); print(app.AsyncResult(r.id).state)\n",
     )
     assert said == ["STARTED ['hostname', 'pid']", name, "PENDING"]
 

@@ -10,7 +10,7 @@ pytestmark = pytest.mark.redis
 
 VALUES = """
 from {library} import chain, chord, group
-def value(sig): return sig.apply_async().get(timeout=15)
+def value(sig): return sig.apply_async().get(timeout=60)
 print(value(chain(add.s(1, 2), add.s(3), add.si(4, 5), add.s(6))))
 print(value(group(add.s(n, n) for n in range(4))))
 print(value(add.s(1, 1) | group(add.s(1), add.s(2)) | total.s() | add.s(1)))
@@ -27,7 +27,7 @@ EXPECTED = ["15", "[0, 2, 4, 6]", "8", "11", "12", "12", "12", "4", "6", "[[[[2]
 FOLLOWED = """
 from {library} import chain, chord, group
 def failed(result):
-    exc = result.get(timeout=15, propagate=False)
+    exc = result.get(timeout=60, propagate=False)
     return f'{type(exc).__name__} {exc}'
 add.apply_async((1, 2), link=[work.s(), work.si(7)])
 print(sent := fails.apply_async(('x',), link_error=[told.s('old'), told_more.s()]).id)
@@ -80,9 +80,9 @@ CHORDS, SIZE = 30, 6
 MANY = """
 from celery import chord
 sent = [chord([work.s(n, 0.005) for n in range({size})], body.s(str(c))).apply_async() for c in range({chords})]
-print([each.get(timeout=20) for each in sent] == [{size}] * {chords})
+print([each.get(timeout=60) for each in sent] == [{size}] * {chords})
 broken = [chord([work.s(0, 0.01), fails.s(c), work.s(1)], body.s('no').on_error(told.s(c))).apply_async() for c in range({chords})]
-print(sum('Dependency' in str(each.get(timeout=20, propagate=False)) for each in broken))
+print(sum('Dependency' in str(each.get(timeout=60, propagate=False)) for each in broken))
 """
 
 

@@ -9,7 +9,7 @@ POOLS = ("solo", "threads", "processes", "asyncio")
 RUN_THREE = """
 import json
 from probe.tasks import {task} as task
-print(json.dumps([task.delay().get(timeout=20) for _ in range(3)]))
+print(json.dumps([task.delay().get(timeout=60) for _ in range(3)]))
 """
 
 
@@ -41,8 +41,8 @@ def test_a_coroutine_task_closes_its_connection_too(sqlite_example, pool):
 LANGUAGES = """
 import json
 from probe.tasks import language_and_zone, leave_another_language
-leave_another_language.delay().get(timeout=20)
-print(json.dumps(language_and_zone.delay().get(timeout=20)))
+leave_another_language.delay().get(timeout=60)
+print(json.dumps(language_and_zone.delay().get(timeout=60)))
 """
 
 

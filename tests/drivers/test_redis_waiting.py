@@ -49,7 +49,7 @@ def test_a_thousand_results_are_waited_for_in_few_round_trips(app, server):
     ids = [f"many-{number}" for number in range(1000)]
     found = app.GroupResult("g", [app.AsyncResult(each) for each in ids])
     before, values = calls(server), []
-    waiting = threading.Thread(target=lambda: values.append(found.get(timeout=30)))
+    waiting = threading.Thread(target=lambda: values.append(found.get(timeout=60)))
     waiting.start()
     wait_for(lambda: subscribers(server) == 1)
     for each in ids:
@@ -64,12 +64,12 @@ def test_a_thousand_results_are_waited_for_in_few_round_trips(app, server):
 
 def test_threads_and_coroutines_share_one_connection(app, server):
     ids, values = [f"shared-{number}" for number in range(30)], []
-    threads = [threading.Thread(target=lambda each=each: values.append(app.AsyncResult(each).get(timeout=30))) for each in ids[:20]]
+    threads = [threading.Thread(target=lambda each=each: values.append(app.AsyncResult(each).get(timeout=60))) for each in ids[:20]]
     for each in threads:
         each.start()
 
     async def main():
-        return await asyncio.gather(*(app.AsyncResult(each).aget(timeout=30) for each in ids[20:]))
+        return await asyncio.gather(*(app.AsyncResult(each).aget(timeout=60) for each in ids[20:]))
 
     coroutines = threading.Thread(target=lambda: values.extend(asyncio.run(main())))
     coroutines.start()
@@ -84,7 +84,7 @@ def test_threads_and_coroutines_share_one_connection(app, server):
 
 def test_who_waits_does_not_notice_that_the_connection_was_lost(app, server):
     values = []
-    waiting = threading.Thread(target=lambda: values.append(app.AsyncResult("lost").get(timeout=30)))
+    waiting = threading.Thread(target=lambda: values.append(app.AsyncResult("lost").get(timeout=60)))
     waiting.start()
     wait_for(lambda: subscribers(server) == 1)
     server.client_kill_filter(_type="pubsub")
@@ -98,13 +98,13 @@ def test_who_waits_does_not_notice_that_the_connection_was_lost(app, server):
 @pytest.mark.filterwarnings("ignore:.*multi-threaded.*fork:DeprecationWarning")
 def test_parent_and_child_wait_on_connections_of_their_own_after_a_fork(app, server):
     values = []
-    waiting = threading.Thread(target=lambda: values.append(app.AsyncResult("parent").get(timeout=30)))
+    waiting = threading.Thread(target=lambda: values.append(app.AsyncResult("parent").get(timeout=60)))
     waiting.start()
     wait_for(lambda: subscribers(server) == 1)
 
     def child():
         threading.Timer(0.2, store, (app, "child")).start()
-        assert app.AsyncResult("child").get(timeout=10) == "child"
+        assert app.AsyncResult("child").get(timeout=60) == "child"
 
     assert succeeds_in_child(child)
     store(app, "parent")

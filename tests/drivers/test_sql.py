@@ -463,7 +463,7 @@ def test_an_app_hands_its_settings_to_sql_results(sqlite, url):
     def add(x, y):
         return x + y
 
-    assert app.AsyncResult(add.delay(2, 3).id).get(timeout=5) == 5
+    assert app.AsyncResult(add.delay(2, 3).id).get(timeout=60) == 5
     ((expires,),) = [row.values() for row in sqlite.run("SELECT umbel_expires FROM mine")]
     assert 7100 < expires - time.time() <= 7200
     app.backend.close()

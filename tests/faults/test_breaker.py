@@ -16,7 +16,7 @@ from umbel import Celery, breaker
 from umbel.exceptions import BrokerUnavailable, ImproperlyConfigured
 
 redis = pytest.importorskip("redis")
-pytestmark = [pytest.mark.redis, pytest.mark.timeout(60)]
+pytestmark = [pytest.mark.redis, pytest.mark.timeout(240)]
 
 BUDGET = 0.6  # seconds
 

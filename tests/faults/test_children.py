@@ -10,7 +10,7 @@ from collections import Counter
 import pytest
 from tests.processes import wait_for
 
-pytestmark = pytest.mark.timeout(60)
+pytestmark = pytest.mark.timeout(240)
 
 
 def below(pid: int) -> list[int]:

@@ -13,7 +13,7 @@ from umbel.broker import Item
 from umbel.drivers.redis import RedisBackend, RedisBroker, RedisLeases
 from umbel.ids import uuid
 
-pytestmark = [pytest.mark.redis, pytest.mark.timeout(60)]
+pytestmark = [pytest.mark.redis, pytest.mark.timeout(240)]
 
 
 @pytest.fixture

@@ -16,7 +16,7 @@ from umbel.drivers.redis import RedisBroker
 from umbel.exceptions import BrokerUnavailable
 from umbel.ids import uuid
 
-pytestmark = [pytest.mark.redis, pytest.mark.timeout(60)]
+pytestmark = [pytest.mark.redis, pytest.mark.timeout(240)]
 
 SEND = "work.delay_many([((n, {seconds}), {{}}) for n in range({count})])"
 EMPTY = "QueueDepth(ready=0, delayed=0, claimed=0, parked=0, dead=0)"

@@ -7,7 +7,7 @@ from typing import NamedTuple
 import pytest
 from tests.processes import wait_for
 
-pytestmark = pytest.mark.timeout(60)
+pytestmark = pytest.mark.timeout(240)
 
 COUNT = 1200
 LATER = 300  # messages that are due in an hour

@@ -10,7 +10,7 @@ import pytest
 from tests.faults.conftest import faults_on, goes_by
 from tests.processes import wait_for
 
-pytestmark = pytest.mark.timeout(90)
+pytestmark = pytest.mark.timeout(300)
 
 EMPTY = "QueueDepth(ready=0, delayed=0, claimed=0, parked=0, dead=0)"
 COUNT = 200

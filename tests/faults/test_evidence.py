@@ -7,7 +7,7 @@ import pytest
 from tests.faults.test_children import stop
 from tests.processes import wait_for
 
-pytestmark = pytest.mark.timeout(60)
+pytestmark = pytest.mark.timeout(240)
 
 
 def letters(faults) -> list[str]:

@@ -28,7 +28,7 @@ DOWN = 0.3  # seconds that a fault lasts which the worker need not notice
 SILENT = 1.5  # seconds without a word, in the slow tests: 1.2 is the longest wait for a reply
 LOST = "Connection to broker lost"
 
-pytestmark = [pytest.mark.redis, pytest.mark.timeout(120)]
+pytestmark = [pytest.mark.redis, pytest.mark.timeout(300)]
 
 
 @dataclass

@@ -14,7 +14,7 @@ from tests.faults.conftest import APPS, Faults, goes_by
 from tests.process.test_worker import alive_in_session
 from tests.processes import Running, wait_for
 
-pytestmark = pytest.mark.timeout(60)
+pytestmark = pytest.mark.timeout(240)
 
 POOLS = ["prefork", "threads", "asyncio", "solo"]
 GIVEN_BACK = "ready=1, delayed=0, claimed=0, parked=0, dead=0"
@@ -86,7 +86,7 @@ def test_a_task_acknowledged_early_that_the_stop_has_ended_has_failed(on_file):
         task = worker.log().partition("ledger_app.early[")[2].partition("]")[0]
         worker.send(signal.SIGTERM)
         assert worker.exit_code(8) == 0, worker.tail()
-    said = on_file.send(f"print(repr(app.AsyncResult({task!r}).get(timeout=5, propagate=False)))")
+    said = on_file.send(f"print(repr(app.AsyncResult({task!r}).get(timeout=60, propagate=False)))")
     assert "WorkerLostError" in said
     assert "ready=0, delayed=0, claimed=0" in on_file.depth()
 

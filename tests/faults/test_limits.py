@@ -10,7 +10,7 @@ from tests.faults.test_children import stop
 from tests.faults.test_evidence import letters
 from tests.processes import Running, wait_for
 
-pytestmark = pytest.mark.timeout(60)
+pytestmark = pytest.mark.timeout(240)
 
 POOLS = ["prefork", "threads", "asyncio", "solo"]
 HARD = "TimeLimitExceeded(0.3,)"

@@ -11,7 +11,7 @@ from umbel.exceptions import BrokerUnavailable
 from umbel.wire.message import glance
 
 redis = pytest.importorskip("redis")
-pytestmark = [pytest.mark.redis, pytest.mark.timeout(60)]
+pytestmark = [pytest.mark.redis, pytest.mark.timeout(240)]
 
 
 def test_every_acknowledged_message_outlives_a_killed_redis_that_flushes_always(private_redis):
@@ -55,4 +55,4 @@ def test_a_worker_whose_broker_lost_its_data_says_so_and_what_it_stops(private_r
         worker.waits_to_print("any more, though its lease had not ended: the broker's data was lost")
         worker.waits_to_print(".begins[long].")
         assert "were given to others" not in worker.log()
-        place.send("work.delay(7).get(timeout=20)")
+        place.send("work.delay(7).get(timeout=60)")

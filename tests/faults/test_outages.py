@@ -8,7 +8,7 @@ import pytest
 from tests.faults.conftest import goes_by
 from tests.processes import wait_for
 
-pytestmark = [pytest.mark.redis, pytest.mark.timeout(60)]
+pytestmark = [pytest.mark.redis, pytest.mark.timeout(240)]
 
 SEND = "work.delay_many([((n, {seconds}), {{}}) for n in range({count})])"
 EMPTY = "QueueDepth(ready=0, delayed=0, claimed=0, parked=0, dead=0)"

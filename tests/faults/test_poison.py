@@ -10,7 +10,7 @@ from tests.faults.test_children import stop
 from tests.faults.test_odd_tasks import EMPTY
 from tests.processes import wait_for
 
-pytestmark = pytest.mark.timeout(90)
+pytestmark = pytest.mark.timeout(300)
 
 NEIGHBOURS = 255
 DEAD = 4  # the place in the file

@@ -20,7 +20,7 @@ from umbel.execution.outcome import Action, Job, Outcome
 from umbel.pools.base import Death, Slot
 from umbel.pools.children import ChildPool
 
-pytestmark = pytest.mark.timeout(60)
+pytestmark = pytest.mark.timeout(240)
 
 
 class Script:

@@ -21,7 +21,7 @@ from umbel.drivers.postgres import PostgresBroker
 from umbel.exceptions import BrokerUnavailable
 from umbel.testing.conformance.base import item
 
-pytestmark = [pytest.mark.postgres, pytest.mark.timeout(90)]
+pytestmark = [pytest.mark.postgres, pytest.mark.timeout(300)]
 
 SEND = "work.delay_many([((n, {seconds}), {{}}) for n in range({count})])"
 EMPTY = "QueueDepth(ready=0, delayed=0, claimed=0, parked=0, dead=0)"
@@ -125,7 +125,7 @@ def test_workers_behind_pgbouncer_run_everything_once_though_it_is_started_again
         goes_by(1)
         with pgbouncer(server.url, port=port):
             wait_for(lambda: len(behind.numbers()) == 300, 30, behind.logs)
-            behind.send("print([r.get(timeout=20) for r in work.delay_many([((n,), {}) for n in range(300, 310)])])")
+            behind.send("print([r.get(timeout=60) for r in work.delay_many([((n,), {}) for n in range(300, 310)])])")
             wait_for(lambda: direct.depth() == EMPTY, 15, direct.depth)
             for worker in workers:
                 worker.send(signal.SIGTERM)

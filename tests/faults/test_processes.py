@@ -13,7 +13,7 @@ from tests.processes import wait_for
 
 from umbel.pools.zygote import Zygote
 
-pytestmark = pytest.mark.timeout(60)
+pytestmark = pytest.mark.timeout(240)
 
 EMPTY = "QueueDepth(ready=0, delayed=0, claimed=0, parked=0, dead=0)"
 
@@ -64,10 +64,10 @@ def test_a_keeper_that_is_killed_is_started_again(on_file):
 
 def test_a_child_killed_while_idle_costs_nothing(on_file):
     with on_file.worker("-c", "1") as worker:
-        on_file.send("work.delay(1).get(timeout=20)")
+        on_file.send("work.delay(1).get(timeout=60)")
         zygote = below(worker.pid)[0]
         os.kill(below(zygote)[0], signal.SIGKILL)
-        assert on_file.send("print(work.delay(2).get(timeout=20))").strip() == "2"
+        assert on_file.send("print(work.delay(2).get(timeout=60))").strip() == "2"
         stop(worker)
     assert on_file.depth() == EMPTY
     assert on_file.lines() == ["ready", "1", "2"]
@@ -75,7 +75,7 @@ def test_a_child_killed_while_idle_costs_nothing(on_file):
 
 def test_a_receiver_that_raises_while_a_child_starts_is_logged_and_tasks_run(on_file):
     with on_file.worker("-c", "1", FAULTS_INIT_RAISES="RuntimeError") as worker:
-        assert on_file.send("print(work.delay(1).get(timeout=20))").strip() == "1"
+        assert on_file.send("print(work.delay(1).get(timeout=60))").strip() == "1"
         stop(worker)
     assert "the receiver is broken" in worker.log()
 
@@ -129,7 +129,7 @@ def command_of(pid: int) -> str:
 
 
 @pytest.mark.slow
-@pytest.mark.timeout(180)
+@pytest.mark.timeout(400)
 @pytest.mark.parametrize("pool", ["threads", "solo"])
 def test_a_task_that_holds_the_interpreters_lock_for_a_minute_runs_once(on_file, pool):
     on_file.env["LEDGER_LEASE"] = "10"

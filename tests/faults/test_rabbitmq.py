@@ -21,7 +21,7 @@ from umbel.testing.conformance.base import ids_of, item, settlement
 amqp = pytest.importorskip("umbel.drivers.amqp")
 from umbel.drivers.amqp import message  # noqa: E402
 
-pytestmark = [pytest.mark.amqp, pytest.mark.timeout(120)]
+pytestmark = [pytest.mark.amqp, pytest.mark.timeout(300)]
 
 LIMIT = 3.0  # seconds that a call may take
 YOUNG = 6.0  # RabbitMQ 3.10 writes every 5 s which queues it has: when it is killed, one that is younger is gone with what it holds

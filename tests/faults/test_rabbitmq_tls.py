@@ -19,7 +19,7 @@ from umbel.testing.conformance.base import item
 pytest.importorskip("umbel.drivers.amqp")
 pytestmark = [
     pytest.mark.amqp,
-    pytest.mark.timeout(120),
+    pytest.mark.timeout(300),
     pytest.mark.skipif(shutil.which("openssl") is None, reason="needs openssl: apt-get install openssl"),
 ]
 

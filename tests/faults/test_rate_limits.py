@@ -68,7 +68,7 @@ def test_a_limited_task_that_expires_while_it_waits_is_revoked(on_file):
     with tasks.worker("-c", "1"):
         said = tasks.send(
             "sent = [rare.delay(0), *(rare.apply_async((n,), expires=1) for n in (1, 2)), rare.delay(3)]\n"
-            "print([r.get(timeout=30, propagate=False) for r in sent[1:]], [r.state for r in sent])"
+            "print([r.get(timeout=60, propagate=False) for r in sent[1:]], [r.state for r in sent])"
         )
     assert said.strip() == ("[TaskRevokedError('expired'), TaskRevokedError('expired'), 3] ['SUCCESS', 'REVOKED', 'REVOKED', 'SUCCESS']")
 

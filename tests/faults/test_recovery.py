@@ -9,7 +9,7 @@ from tests.faults.conftest import faults_on
 from tests.process.conftest import POSTGRES, REDIS
 from tests.processes import wait_for
 
-pytestmark = pytest.mark.timeout(90)
+pytestmark = pytest.mark.timeout(300)
 
 LEASE = 1.5
 PATIENCE = 10  # seconds beside the promise: the machine may be busy

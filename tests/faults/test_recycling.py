@@ -11,7 +11,7 @@ from tests.faults.test_children import below, stop
 from tests.faults.test_limits import send, start
 from tests.processes import wait_for
 
-pytestmark = pytest.mark.timeout(60)
+pytestmark = pytest.mark.timeout(240)
 
 
 def runs(faults: Faults) -> list[tuple[int, int, float, float]]:

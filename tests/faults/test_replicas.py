@@ -11,7 +11,7 @@ from umbel import Celery
 from umbel.exceptions import BrokerUnavailable
 
 redis = pytest.importorskip("redis")
-pytestmark = [pytest.mark.redis, pytest.mark.timeout(60)]
+pytestmark = [pytest.mark.redis, pytest.mark.timeout(240)]
 
 
 @pytest.fixture

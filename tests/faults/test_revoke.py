@@ -7,7 +7,7 @@ from tests.faults.conftest import Faults
 from tests.process.conftest import POSTGRES, REDIS
 from tests.processes import wait_for
 
-ENDED = "(lambda r: print(repr(r.get(timeout=30, propagate=False)), r.state))"
+ENDED = "(lambda r: print(repr(r.get(timeout=60, propagate=False)), r.state))"
 
 
 class Revoking(Faults):
@@ -41,12 +41,12 @@ def test_a_waiting_or_delayed_task_that_was_revoked_before_its_worker_came_never
 def test_what_comes_after_a_revoke_never_starts_though_its_worker_is_busy(tasks):
     """Each id is revoked before its message is sent: a worker that claims it, however soon, must know."""
     with tasks.worker("-c", "2") as worker:
-        tasks.send("[r.get(timeout=30) for r in [work.delay(n) for n in range(50)]]")
+        tasks.send("[r.get(timeout=60) for r in [work.delay(n) for n in range(50)]]")
         tasks.send(
             "sent = []\n"
             "for n in range(1000, 1060):\n"
             "    app.control.revoke(f'task-{n}'); sent += [work.apply_async((n,), task_id=f'task-{n}'), work.delay(n - 900)]\n"
-            "print([r.get(timeout=30, propagate=False) for r in sent])"
+            "print([r.get(timeout=60, propagate=False) for r in sent])"
         )
         worker.waits_to_print("Tasks flagged as revoked: task-1")
     assert tasks.numbers() == set(range(50)) | set(range(100, 160))
@@ -75,7 +75,7 @@ def run_until_begun(tasks, *numbers):
 
 def test_a_task_that_runs_is_ended_and_its_neighbours_lose_nothing(tasks):
     with tasks.worker("-c", "2") as worker:
-        tasks.send("[r.get(timeout=30) for r in [work.delay(n) for n in range(30)]]  # now they travel in packets")
+        tasks.send("[r.get(timeout=60) for r in [work.delay(n) for n in range(30)]]  # now they travel in packets")
         tasks.send("begins.apply_async((1, 60), task_id='long'); begins.apply_async((2, 60), task_id='other')")
         run_until_begun(tasks, 1, 2)
         tasks.send("work.delay_many([((n,), {}) for n in range(100, 150)]); app.control.revoke('other')")

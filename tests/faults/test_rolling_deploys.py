@@ -9,7 +9,7 @@ from tests.faults.test_odd_tasks import EMPTY
 from tests.process.conftest import POSTGRES, REDIS
 from tests.processes import wait_for
 
-pytestmark = pytest.mark.timeout(90)
+pytestmark = pytest.mark.timeout(300)
 
 MESSAGES = 500  # of each version
 

@@ -51,7 +51,7 @@ def producing(faults: Faults) -> Iterator["subprocess.Popen[str]"]:
 @pytest.mark.parametrize(
     ("store", "every", "restarts"),
     [
-        pytest.param("direct", 1.5, 6, marks=[pytest.mark.redis, pytest.mark.timeout(120)]),
+        pytest.param("direct", 1.5, 6, marks=[pytest.mark.redis, pytest.mark.timeout(300)]),
         pytest.param("direct", 5.0, 36, marks=[pytest.mark.redis, *SLOW]),
         pytest.param("on_file", 5.0, 36, marks=SLOW),
     ],

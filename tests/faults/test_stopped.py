@@ -10,11 +10,11 @@ from tests.faults.conftest import faults_on
 from tests.process.test_killed import children_of
 from tests.processes import wait_for
 
-pytestmark = pytest.mark.timeout(90)
+pytestmark = pytest.mark.timeout(300)
 
 EMPTY = "QueueDepth(ready=0, delayed=0, claimed=0, parked=0, dead=0)"
 BY_SECOND = ["celery@second", "celery@second"]
-RESULTS = "import json; print(json.dumps([app.AsyncResult(id).get(timeout=20) for id in ('1', '2')]))"
+RESULTS = "import json; print(json.dumps([app.AsyncResult(id).get(timeout=60) for id in ('1', '2')]))"
 
 
 def a_place(store, request, tmp_path):
@@ -54,7 +54,7 @@ def test_a_worker_stopped_past_its_lease_stores_no_result_and_sends_no_retry(sto
             second.send(signal.SIGTERM)
             assert second.exit_code() == 0, second.tail()
         # What the first had to say would be said by now: it claims and settles again.
-        anywhere.send("work.delay(7).get(timeout=20)")
+        anywhere.send("work.delay(7).get(timeout=60)")
         wait_for(lambda: anywhere.depth() == EMPTY, 10, anywhere.logs)
         assert json.loads(anywhere.send(RESULTS)) == BY_SECOND
         assert "Traceback" not in first.log(), first.tail()

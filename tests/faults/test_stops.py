@@ -9,7 +9,7 @@ from tests.faults.conftest import goes_by
 from tests.process.test_worker import alive_in_session
 from tests.processes import wait_for
 
-pytestmark = pytest.mark.timeout(60)
+pytestmark = pytest.mark.timeout(240)
 
 POOLS = ["prefork", "threads", "asyncio", "solo"]
 

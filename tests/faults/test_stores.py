@@ -8,7 +8,7 @@ import pytest
 from tests.faults.conftest import faults_on, goes_by, running_redis
 from tests.processes import wait_for
 
-pytestmark = pytest.mark.timeout(60)
+pytestmark = pytest.mark.timeout(240)
 
 EMPTY = "QueueDepth(ready=0, delayed=0, claimed=0, parked=0, dead=0)"
 
@@ -27,7 +27,7 @@ def apart(private_redis, second_redis, tmp_path):
 @pytest.mark.redis
 def test_a_result_store_that_is_down_for_a_while_loses_no_result_and_no_task_is_acknowledged_before(apart, second_redis):
     with apart.worker("-c", "2") as worker:
-        apart.send("work.delay(1000).get(timeout=20)")
+        apart.send("work.delay(1000).get(timeout=60)")
         second_redis.kill()
         apart.send("for n in range(50): work.apply_async((n,), task_id=f'id-{n}')")
         wait_for(lambda: len(apart.numbers()) == 51, 20, apart.logs)
@@ -36,7 +36,7 @@ def test_a_result_store_that_is_down_for_a_while_loses_no_result_and_no_task_is_
         assert "ready=0, delayed=0, claimed=50, parked=0, dead=0" in apart.depth()
         second_redis.start()
         wait_for(lambda: apart.depth() == EMPTY, 10, apart.logs)
-        said = apart.send("print([app.AsyncResult(f'id-{n}').get(timeout=5) for n in range(50)])")
+        said = apart.send("print([app.AsyncResult(f'id-{n}').get(timeout=60) for n in range(50)])")
         worker.send(signal.SIGTERM)
         assert worker.exit_code() == 0, worker.tail()
     assert json.loads(said) == list(range(50))

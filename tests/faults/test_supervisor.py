@@ -18,7 +18,7 @@ from tests.processes import Running, wait_for
 
 from umbel.supervisor.pidfile import is_there
 
-pytestmark = pytest.mark.timeout(120)
+pytestmark = pytest.mark.timeout(300)
 
 
 @pytest.fixture(params=["on_file", pytest.param("direct", marks=pytest.mark.redis)])

@@ -8,7 +8,7 @@ from tests.faults.conftest import goes_by
 from tests.process.test_worker import alive_in_session
 from tests.processes import wait_for
 
-pytestmark = [pytest.mark.redis, pytest.mark.timeout(90)]
+pytestmark = [pytest.mark.redis, pytest.mark.timeout(300)]
 
 WATCHED = ["--", "worker_watchdog_timeout=2", "worker_lease=30"]
 

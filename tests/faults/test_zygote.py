@@ -15,7 +15,7 @@ from tests.processes import wait_for
 from umbel.execution.outcome import Job
 from umbel.pools.zygote import Zygote
 
-pytestmark = pytest.mark.timeout(60)
+pytestmark = pytest.mark.timeout(240)
 
 
 @pytest.mark.parametrize("pool", ["prefork", "threads", "asyncio"])

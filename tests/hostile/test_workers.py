@@ -100,12 +100,12 @@ def settled(app, **expected):
     return depth.ready == depth.claimed == 0 and all(getattr(depth, place) >= count for place, count in expected.items())
 
 
-@pytest.mark.timeout(240)
+@pytest.mark.timeout(480)
 def test_hostile_messages_end_no_worker_run_nothing_and_are_all_kept(hostile):
     attack(hostile, "prefork", mutations=200, largest=100 * MIB)
 
 
-@pytest.mark.timeout(240)
+@pytest.mark.timeout(480)
 def test_hostile_messages_do_not_end_a_worker_that_runs_tasks_itself(on_file):
     attack(on_file, "solo", mutations=20, largest=10 * MIB)
 
@@ -230,7 +230,7 @@ print("\\n".join(tell(call) for call in calls))
 """
 
 
-@pytest.mark.timeout(240)
+@pytest.mark.timeout(480)
 def test_an_outcome_that_is_too_large_or_cannot_be_written_is_a_failure_that_says_so(on_file):
     hostile = on_file
     with hostile.worker("-c", "1") as worker:

@@ -44,7 +44,7 @@ def finish(ledger, count, *options):
     raise AssertionError(f"three workers left something behind\n{ledger.logs()}")
 
 
-@pytest.mark.timeout(180)
+@pytest.mark.timeout(400)
 @pytest.mark.parametrize("pool", ["prefork", "solo"])
 def test_a_thousand_tasks_all_run_though_workers_are_killed_in_a_loop(ledger, pool):
     ledger.script(SEND.format(n=TASKS))
@@ -62,7 +62,7 @@ def test_a_thousand_tasks_all_run_though_workers_are_killed_in_a_loop(ledger, po
     assert ledger.numbers() == set(range(TASKS))
 
 
-@pytest.mark.timeout(120)
+@pytest.mark.timeout(300)
 def test_a_killed_child_costs_nobody_else_anything_and_its_task_is_buried_at_the_third_death(ledger):
     ledger.script("from ledger_app import dies, work; dies.delay(1); work.delay_many([((n,), {}) for n in range(200)])")
     with ledger.worker("-c", "2") as worker:
@@ -74,7 +74,7 @@ def test_a_killed_child_costs_nobody_else_anything_and_its_task_is_buried_at_the
     assert len([line for line in ledger.lines() if line.isdigit()]) == 200
 
 
-@pytest.mark.timeout(120)
+@pytest.mark.timeout(300)
 def test_a_warm_stop_finishes_what_runs_and_gives_the_rest_back(ledger):
     ledger.script("from ledger_app import work; work.delay_many([((n, 0.3), {}) for n in range(20)])")
     with ledger.worker("-c", "2") as worker:
@@ -108,7 +108,7 @@ def counted(ledger):
     return {name.removeprefix("ledger_app."): count for name, count in found.items()}
 
 
-@pytest.mark.timeout(180)
+@pytest.mark.timeout(400)
 def test_what_succeeded_is_counted_once_each_though_workers_are_killed_in_a_loop(ledger):
     ledger.script(SEND.format(n=MANY).replace("0.002", "0.0"))
     for done in range(200, MANY, 400):
@@ -127,7 +127,7 @@ def test_what_succeeded_is_counted_once_each_though_workers_are_killed_in_a_loop
     assert not counts
 
 
-@pytest.mark.timeout(120)
+@pytest.mark.timeout(300)
 def test_every_way_to_end_is_counted(ledger):
     ledger.script(
         "from ledger_app import dies, early, flaky, prints, raises, work\n"

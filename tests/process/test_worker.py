@@ -18,10 +18,10 @@ def test_every_pool_runs_functions_and_coroutines_and_keeps_their_results(ledger
         said = ledger.script(
             "from ledger_app import *\n"
             "sent = [work.delay(n) for n in range(20)] + [awaits.delay(n, 0.01) for n in range(20, 40)]\n"
-            "print([r.get(timeout=20) for r in sent] == list(range(40)), flaky.delay(40, 2).get(timeout=20))\n"
+            "print([r.get(timeout=60) for r in sent] == list(range(40)), flaky.delay(40, 2).get(timeout=60))\n"
             "for failing in (raises.delay('kaput'), unwritable.delay(), exits.delay()):\n"
-            "    print(repr(failing.get(timeout=20, propagate=False)), failing.state)\n"
-            "print(asks_in_a_task.delay().get(timeout=20))\n"
+            "    print(repr(failing.get(timeout=60, propagate=False)), failing.state)\n"
+            "print(asks_in_a_task.delay().get(timeout=60))\n"
         )
         worker.send(signal.SIGTERM)
         assert worker.exit_code() == 0, worker.tail()
@@ -41,7 +41,7 @@ def test_every_pool_runs_functions_and_coroutines_and_keeps_their_results(ledger
 
 def test_a_class_of_ones_own_is_called_with_its_request_and_its_handlers(ledger):
     with ledger.worker("-c", "1"):
-        said = ledger.script("from ledger_app import *; print(counted.delay(7).get(timeout=20))")
+        said = ledger.script("from ledger_app import *; print(counted.delay(7).get(timeout=60))")
         wait_for(lambda: "after_return SUCCESS" in ledger.lines(), 10, ledger.logs)
     assert said.strip() == "True 7"
     assert ledger.lines() == ["called 0", "on_success True 7", "after_return SUCCESS"]
@@ -50,7 +50,7 @@ def test_a_class_of_ones_own_is_called_with_its_request_and_its_handlers(ledger)
 def test_autoretry_ends_with_the_exception_itself(ledger):
     with ledger.worker("-c", "1"):
         said = ledger.script(
-            "from ledger_app import *; r = always_fails.delay(5); print(repr(r.get(timeout=20, propagate=False)), r.state)"
+            "from ledger_app import *; r = always_fails.delay(5); print(repr(r.get(timeout=60, propagate=False)), r.state)"
         )
     assert said.strip() == "KeyError(5) FAILURE"
     assert ledger.lines() == ["attempt 5"] * 3
@@ -70,7 +70,7 @@ def test_started_and_progress_are_seen_while_the_task_runs(ledger):
 
 def test_what_a_task_prints_is_a_warning_in_the_log(ledger):
     with ledger.worker("-c", "1") as worker:
-        ledger.script("from ledger_app import *; prints.delay('hello from a task').get(timeout=20)")
+        ledger.script("from ledger_app import *; prints.delay('hello from a task').get(timeout=60)")
         worker.waits_to_print("WARNING/ForkPoolWorker-1] hello from a task")
 
 
@@ -79,8 +79,8 @@ def test_a_countdown_waits_in_the_broker_and_an_expired_task_is_revoked(ledger):
         said = ledger.script(
             "from ledger_app import *\nimport time\nsent = time.time()\n"
             "r = work.apply_async((1,), countdown=0.6); late = work.apply_async((2,), countdown=0.5, expires=0.1)\n"
-            "r.get(timeout=20); print(0.5 < time.time() - sent < 3)\n"
-            "print(repr(late.get(timeout=20, propagate=False)), late.state)"
+            "r.get(timeout=60); print(0.5 < time.time() - sent < 3)\n"
+            "print(repr(late.get(timeout=60, propagate=False)), late.state)"
         )
     assert said.splitlines() == ["True", "TaskRevokedError('expired') REVOKED"]
     assert ledger.numbers() == {1}
@@ -92,7 +92,7 @@ def test_an_unknown_task_is_parked_and_runs_when_a_worker_knows_it(ledger):
         worker.waits_to_print("Received unregistered task of type 'ledger_app.not_yet'")
         depth = "from ledger_app import app; print(app.broker.depth(['celery']))"
         wait_for(lambda: "parked=1" in ledger.script(depth), 10, ledger.logs)
-        assert ledger.script("from ledger_app import work; print(work.delay(3).get(timeout=20))").strip() == "3"
+        assert ledger.script("from ledger_app import work; print(work.delay(3).get(timeout=60))").strip() == "3"
     code = (
         "import ledger_app\nfrom ledger_app import *\n"
         "@app.task(name='ledger_app.not_yet')\ndef not_yet(n): note(f'{n}')\n"
@@ -130,7 +130,7 @@ print(len(rubbish))
 def test_rubbish_never_stops_a_worker_and_is_kept_as_a_dead_letter(ledger, pool):
     count = int(ledger.script(RUBBISH))
     with ledger.worker("-P", pool, "-c", "2") as worker:
-        assert ledger.script("from ledger_app import work; print(work.delay(9).get(timeout=30))").strip() == "9"
+        assert ledger.script("from ledger_app import work; print(work.delay(9).get(timeout=60))").strip() == "9"
         wait_for(
             lambda: f"dead={count}" in ledger.script("from ledger_app import app; print(app.broker.depth(['celery']))"), 20, ledger.logs
         )
@@ -178,7 +178,7 @@ def test_a_worker_that_was_stopped_past_its_lease_changes_nothing_when_it_goes_o
                 with contextlib.suppress(ProcessLookupError):  # the parent, which goes on first, may have ended it
                     os.kill(pid, signal.SIGCONT)
             first.waits_to_print("The lease of")
-            assert ledger.script("from ledger_app import work; print(work.delay(2).get(timeout=20))").strip() == "2"
+            assert ledger.script("from ledger_app import work; print(work.delay(2).get(timeout=60))").strip() == "2"
             time.sleep(0.5)
     assert ledger.lines().count("2") == 1
     depth = ledger.script("from ledger_app import app; print(app.broker.depth(['celery'])['celery'])")
@@ -194,11 +194,11 @@ def test_a_result_is_there_though_a_task_behind_it_in_its_packet_takes_long(ledg
     with ledger.worker("-c", "1", "-P", "prefork"):
         quick, slow = ledger.script(
             "from ledger_app import work; import time\n"
-            "[result.get(timeout=30) for result in work.delay_many(((n,), {}) for n in range(300))]\n"
+            "[result.get(timeout=60) for result in work.delay_many(((n,), {}) for n in range(300))]\n"
             "sent, began = work.delay_many([((n,), {}) for n in range(1000, 1010)] + [((2000, 5.0), {})]), time.time()\n"
-            "[result.get(timeout=30) for result in sent[:-1]]\n"
+            "[result.get(timeout=60) for result in sent[:-1]]\n"
             "print(time.time() - began)\n"
-            "print(sent[-1].get(timeout=30))"
+            "print(sent[-1].get(timeout=60))"
         ).split()
         assert float(quick) < 3
         assert slow == "2000"

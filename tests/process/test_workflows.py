@@ -33,14 +33,14 @@ for n in range({n}):
 """
 
 
-@pytest.mark.timeout(120)
+@pytest.mark.timeout(300)
 @on("prefork", "solo", "threads", "asyncio")
 def test_chains_and_chords_give_their_values_on(ledger, pool):
     with ledger.worker("-P", pool, "-c", "2") as worker:
         said = ledger.script(
             "from ledger_app import *\n"
             "from umbel.canvas import chain, chord, group\n"
-            "def value(sig): return sig.apply_async().get(timeout=20, follow_parents=False)\n"
+            "def value(sig): return sig.apply_async().get(timeout=60, follow_parents=False)\n"
             "print(value(chain(work.s(1), body.si([], 'x'), flaky.s(1))))\n"
             "print(value(chord([work.s(n) for n in range(5)], sum_of.s())))\n"
             "print(value(work.s(2) | group(flaky.s(1), flaky.s(0)) | sum_of.s() | flaky.s(0)))\n"
@@ -51,7 +51,7 @@ def test_chains_and_chords_give_their_values_on(ledger, pool):
     assert said.split() == ["1", "10", "0", "3"]
 
 
-@pytest.mark.timeout(180)
+@pytest.mark.timeout(400)
 @on("prefork", "solo", all_pools=False)
 def test_each_body_runs_or_its_errback_does_though_workers_are_killed_in_a_loop(ledger, pool):
     chords = CHORDS if "redis" in ledger.env["LEDGER_BROKER"] else CHORDS // 2
@@ -80,7 +80,7 @@ def test_each_body_runs_or_its_errback_does_though_workers_are_killed_in_a_loop(
     assert {line for line in ledger.lines() if line.startswith("told")} == {f"told {n}" for n in range(3, chords, 4)}
 
 
-@pytest.mark.timeout(120)
+@pytest.mark.timeout(300)
 @on("prefork", all_stores=False)
 def test_a_member_that_kills_its_process_fails_its_chord_once(ledger, pool):
     ledger.script(
@@ -95,7 +95,7 @@ def test_a_member_that_kills_its_process_fails_its_chord_once(ledger, pool):
     assert not [line for line in ledger.lines() if line.startswith("body")]
 
 
-@pytest.mark.timeout(120)
+@pytest.mark.timeout(300)
 @on("prefork", all_pools=False)
 def test_what_is_revoked_expired_or_buried_fails_its_chord_and_its_chain(ledger, pool):
     ledger.script(
@@ -113,7 +113,7 @@ def test_what_is_revoked_expired_or_buried_fails_its_chord_and_its_chain(ledger,
             "for name in 'reb':\n"
             "    for id in f'body {name}', f'chain {name}':\n"
             "        result = app.AsyncResult(id)\n"
-            "        result.get(timeout=20, propagate=False)\n"
+            "        result.get(timeout=60, propagate=False)\n"
             "        print(result.state)\n"
         )
         worker.send(signal.SIGTERM)

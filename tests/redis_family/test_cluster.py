@@ -33,7 +33,7 @@ from umbel.testing.conformance import (
 )
 from umbel.testing.conformance.base import ids_of, item, settlement
 
-pytestmark = [pytest.mark.redis, pytest.mark.timeout(90)]
+pytestmark = [pytest.mark.redis, pytest.mark.timeout(300)]
 
 
 @pytest.fixture(scope="module")
@@ -285,7 +285,7 @@ ids = []
 for n in range({total}):
     ids.append(work.apply_async((n,), priority=n % 10, countdown=0.3 if n % 7 == 0 else None).id)
     time.sleep(0.002)
-print([app.AsyncResult(each).get(timeout=30) for each in ids] == list(range({total})))
+print([app.AsyncResult(each).get(timeout=60) for each in ids] == list(range({total})))
 """
 EMPTY = "QueueDepth(ready=0, delayed=0, claimed=0, parked=0, dead=0)"
 

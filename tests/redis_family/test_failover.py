@@ -12,7 +12,7 @@ from tests.faults.conftest import faults_on
 from tests.processes import wait_for
 from tests.redis_family import processes
 
-pytestmark = [pytest.mark.redis, pytest.mark.timeout(90)]
+pytestmark = [pytest.mark.redis, pytest.mark.timeout(300)]
 
 PRODUCE = """
 from faults_app import *

@@ -13,7 +13,7 @@ from umbel.drivers import open_broker
 from umbel.exceptions import BrokerUnavailable
 from umbel.testing.conformance.base import ids_of, item
 
-pytestmark = [pytest.mark.redis, pytest.mark.timeout(60)]
+pytestmark = [pytest.mark.redis, pytest.mark.timeout(240)]
 
 
 @pytest.fixture

@@ -21,7 +21,7 @@ from umbel.drivers.redis import RedisBus, RedisLeases, sentinel
 from umbel.exceptions import BrokerUnavailable, ImproperlyConfigured
 from umbel.testing.conformance.base import ids_of, item
 
-pytestmark = [pytest.mark.redis, pytest.mark.timeout(90)]
+pytestmark = [pytest.mark.redis, pytest.mark.timeout(300)]
 
 EMPTY = "QueueDepth(ready=0, delayed=0, claimed=0, parked=0, dead=0)"
 
@@ -90,7 +90,7 @@ def test_the_master_is_harmed_under_load_and_every_call_that_returned_is_done(br
 
 
 @pytest.mark.slow
-@pytest.mark.timeout(400)
+@pytest.mark.timeout(600)
 def test_ten_masters_are_killed_one_after_the_other(breakable, faults):
     with faults.worker("-c", "2") as worker:
         worker.waits_to_print("ready.")

@@ -24,7 +24,7 @@ from umbel.worker.keeper import Keeper
 
 pytestmark = [
     pytest.mark.redis,
-    pytest.mark.timeout(60),
+    pytest.mark.timeout(240),
     pytest.mark.skipif(shutil.which("openssl") is None, reason="needs openssl: apt-get install openssl"),
 ]
 
@@ -167,7 +167,7 @@ def test_a_worker_works_with_tls(strict, papers, tmp_path):
     faults = faults_on(url, url, tmp_path)
     faults.env["LEDGER_SETTINGS"] = json.dumps({"broker_use_ssl": known(papers), "redis_backend_use_ssl": known(papers)})
     with faults.worker("-c", "1") as worker:
-        assert faults.script("from faults_app import *; print(work.delay(1).get(timeout=20))").strip() == "1"
+        assert faults.script("from faults_app import *; print(work.delay(1).get(timeout=60))").strip() == "1"
         worker.send(15)
         assert worker.exit_code() == 0, worker.tail()
 

@@ -24,7 +24,7 @@ from umbel.exceptions import BrokerUnavailable, ImproperlyConfigured
 from umbel.schedule_store import Row, State
 from umbel.testing.conformance.base import item, settlement
 
-pytestmark = [pytest.mark.redis, pytest.mark.timeout(60)]
+pytestmark = [pytest.mark.redis, pytest.mark.timeout(240)]
 
 PAGE = Path(__file__).parents[2] / "docs/how-to/use-redis.md"
 SECRET = "p/a:s@s#w%rd"
@@ -247,9 +247,9 @@ def test_a_producer_and_a_worker_with_their_rights_alone_run_tasks_of_all_kinds(
         said = making.script(
             "from faults_app import *\n"
             "from ledger_app import flaky, raises\n"
-            "print(sum(r.get(timeout=20) for r in [work.delay(n) for n in range(50)]))\n"
-            "print(flaky.delay(1, 2).get(timeout=20), work.apply_async((2,), countdown=0.2, priority=9).get(timeout=20))\n"
-            "r = raises.delay('x'); r.get(timeout=20, propagate=False); print(r.state)\n"
+            "print(sum(r.get(timeout=60) for r in [work.delay(n) for n in range(50)]))\n"
+            "print(flaky.delay(1, 2).get(timeout=60), work.apply_async((2,), countdown=0.2, priority=9).get(timeout=60))\n"
+            "r = raises.delay('x'); r.get(timeout=60, propagate=False); print(r.state)\n"
             "late = work.apply_async((3,), countdown=600); late.revoke(); late.forget()\n"
         )
         worker.send(15)

@@ -49,7 +49,7 @@ def linked(*args):
 
 
 def value(sig):
-    return sig.apply_async().get(timeout=15)
+    return sig.apply_async().get(timeout=60)
 
 
 def run():
@@ -59,6 +59,6 @@ def run():
     print(value(canvas.group(noted.s(5), noted.s(6))))
     print(value(canvas.chord([noted.s(7), noted.s(8)], joined.s())))
     print(value(canvas.chain(noted.s(9), canvas.group(noted.s(10), noted.s(11)), joined.s())))
-    noted.apply_async((12,), link=noted.s(13), link_error=noted.s(14)).get(timeout=15)
-    noted_fails.apply_async((15,), link_error=noted_told.s()).get(timeout=15, propagate=False)
+    noted.apply_async((12,), link=noted.s(13), link_error=noted.s(14)).get(timeout=60)
+    noted_fails.apply_async((15,), link_error=noted_told.s()).get(timeout=60, propagate=False)
     print(value(canvas.chain(linked.s(17), linked.s(18), linked.s(19))))

@@ -50,10 +50,10 @@ def produce():
     retried = again.delay(base)
     delayed = late.apply_async((time.time(),), countdown=3)
     limited = add.apply_async((base + 20, 1), soft_time_limit=30.5)  # a float among the headers
-    assert [each.get(timeout=30) for each in sums] == [base + n + 1 for n in range(20)]
-    assert retried.get(timeout=30) == 2
-    assert 3.0 <= delayed.get(timeout=30) < 8.0
-    assert limited.get(timeout=30) == base + 21
+    assert [each.get(timeout=60) for each in sums] == [base + n + 1 for n in range(20)]
+    assert retried.get(timeout=60) == 2
+    assert 3.0 <= delayed.get(timeout=60) < 8.0
+    assert limited.get(timeout=60) == base + 21
 
 
 if __name__ == "__main__":
