@@ -94,6 +94,7 @@ def test_an_edit_of_the_table_takes_effect_within_two_seconds(site):
         edit("PeriodicTask.objects.all().delete()")
         assert_silent_after(2, beat, "tock")
         assert "Edits of periodic tasks are not seen" not in beat.log()
+        assert "    . entries -> those of the table umbel_periodic_periodictask of Django's database 'default'" in beat.log()
 
 
 def test_an_edit_by_sql_is_found_and_one_that_is_rolled_back_has_no_effect(site):

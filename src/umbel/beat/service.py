@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from umbel import signals
 from umbel.beat.scheduler import LeaseScheduler
-from umbel.beat.stores import open_stores, store_url
+from umbel.beat.stores import layers, open_stores, store_url
 from umbel.clock import Clock
 from umbel.config_values import masked
 from umbel.exceptions import OperationalError
@@ -102,7 +102,10 @@ class BeatService:
 
     def described(self) -> list[str]:
         """Return lines for the banner."""
-        return [f"    . store -> {masked(store_url(self.app.conf))}"]
+        return [
+            f"    . store -> {masked(store_url(self.app.conf))}",
+            *(f"    . entries -> those of {layer.where()}" for layer in layers),
+        ]
 
 
 def service_of(

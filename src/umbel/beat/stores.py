@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from umbel.backend import ResultBackend
 from umbel.broker_urls import broker_url
@@ -18,9 +18,17 @@ if TYPE_CHECKING:
     from umbel.app import Umbel
     from umbel.config import FrozenSettings, Settings
 
-__all__ = ["layers", "name_of", "open_for_copies", "open_lease_store", "open_schedules", "open_stores", "store_url"]
+__all__ = ["Layer", "layers", "name_of", "open_for_copies", "open_lease_store", "open_schedules", "open_stores", "store_url"]
 
-layers: list[Callable[[ScheduleStore], ScheduleStore]] = []  # each lays another source of entries over a store
+
+class Layer(NamedTuple):
+    """Another source of entries, laid over a store."""
+
+    where: Callable[[], str]  # says where these entries are
+    over: Callable[[ScheduleStore], ScheduleStore]
+
+
+layers: list[Layer] = []
 
 
 def store_url(conf: Settings | FrozenSettings) -> str:
@@ -50,7 +58,7 @@ def open_stores(app: Umbel) -> tuple[LeaseStore, ScheduleStore]:
     """Open the store of leases and that of entries, with what else there are entries in."""
     store = open_schedules(app)
     for layer in layers:
-        store = layer(store)
+        store = layer.over(store)
     return open_lease_store(app), store
 
 

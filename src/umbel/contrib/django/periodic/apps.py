@@ -5,9 +5,10 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from django.apps import AppConfig  # type: ignore[import-untyped]
+from django.db import router  # type: ignore[import-untyped]
 from django.utils.translation import gettext_lazy as _  # type: ignore[import-untyped]
 
-from umbel.beat.stores import layers
+from umbel.beat.stores import Layer, layers
 
 if TYPE_CHECKING:
     from umbel.schedule_store import ScheduleStore
@@ -28,8 +29,17 @@ class PeriodicConfig(AppConfig):  # type: ignore[misc]  # Django has no types
         from umbel.contrib.django.periodic import edits
 
         edits.connect()
-        if with_table not in layers:
-            layers.append(with_table)
+        layer = Layer(where, with_table)
+        if layer not in layers:
+            layers.append(layer)
+
+
+def where() -> str:
+    """Say which table it is, in which database."""
+    from umbel.contrib.django.periodic.models import PeriodicTask
+
+    table = PeriodicTask._meta.db_table  # noqa: SLF001 - public, in spite of its name
+    return f"the table {table} of Django's database {router.db_for_write(PeriodicTask)!r}"
 
 
 def with_table(below: ScheduleStore) -> ScheduleStore:

@@ -28,7 +28,7 @@ COLUMNS: Final[Mapping[str, Mapping[str, Any]]] = {
     "periodictask": {
         "name": CHAR, "task": CHAR, "args": CHAR, "kwargs": CHAR, "headers": CHAR, "queue": CHAR, "exchange": CHAR, "routing_key": CHAR,
         "priority": INT, "expires": WHEN, "expire_seconds": INT, "one_off": models.BooleanField, "enabled": models.BooleanField,
-        "start_time": WHEN, "last_run_at": WHEN, "description": CHAR,
+        "start_time": WHEN, "last_run_at": WHEN, "date_changed": WHEN, "description": CHAR,
         "interval_id": INT, "crontab_id": INT, "clocked_id": INT, "solar_id": INT,
     },
 }  # fmt: skip
@@ -75,7 +75,7 @@ def convert(row: Mapping[str, Any]) -> PeriodicTask:
     Raises:
         CannotConvertError: with the reason.
     """
-    ran = row["last_run_at"]
+    ran = row["last_run_at"] or row.get("date_changed")  # it counts from there, too: what is due meanwhile is not lost
     task = PeriodicTask(
         name=row["name"], task=row["task"], description=row.get("description") or "", enabled=row["enabled"],
         one_off=bool(row.get("one_off")),
@@ -88,7 +88,7 @@ def convert(row: Mapping[str, Any]) -> PeriodicTask:
         task.clean_fields()
         task.clean()
     except ValidationError as exc:
-        raise CannotConvertError("; ".join(exc.messages)) from exc
+        raise CannotConvertError("; ".join(f"{field}: {' '.join(texts)}" for field, texts in exc.message_dict.items())) from exc
     return task
 
 
@@ -96,8 +96,8 @@ def parsed(row: Mapping[str, Any], column: str, kind: type) -> Any:
     """Return what JSON is in a column of text."""
     try:
         found = json.loads(row.get(column) or "null")
-    except ValueError as exc:
-        raise CannotConvertError(f"its {column} are no JSON: {exc}") from exc
+    except (ValueError, RecursionError) as exc:
+        raise CannotConvertError(f"{column}: this is no JSON: {exc}") from exc
     return kind() if found is None else found
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from django.core.management.base import BaseCommand, CommandError  # type: ignore[import-untyped]
-from django.db import router, transaction  # type: ignore[import-untyped]
+from django.db import connections, router, transaction  # type: ignore[import-untyped]
 
 from umbel.contrib.django.periodic.documents import COLUMNS
 from umbel.contrib.django.periodic.importing import CannotConvertError, NoTablesError, convert, read
@@ -29,6 +29,7 @@ class Command(BaseCommand):  # type: ignore[misc]  # Django has no types
 
     def handle(self, *, dry_run: bool, update: bool, database: str, **_: Any) -> None:
         """Do it: all or nothing."""
+        check_own_table()
         there = dict(PeriodicTask.objects.values_list("name", "pk"))
         new: list[PeriodicTask] = []
         changed: list[PeriodicTask] = []
@@ -43,7 +44,7 @@ class Command(BaseCommand):  # type: ignore[misc]  # Django has no types
                     task = convert(row)
                 except CannotConvertError as exc:
                     refused += 1
-                    self.stderr.write(f"{row['name']!r} is not taken over: {exc}.")
+                    self.stderr.write(f"{row['name']!r} is not taken over: {str(exc).rstrip('.')}.")
                     continue
                 task.pk = key
                 (new if key is None else changed).append(task)
@@ -55,6 +56,17 @@ class Command(BaseCommand):  # type: ignore[misc]  # Django has no types
         self.stdout.write(
             f"{len(new)} {would}taken over, {len(changed)} {would}updated, {left} left as they are, {refused} cannot be taken over."
         )
+
+
+def check_own_table() -> None:
+    """Say what to do if the table that is to take them is not there.
+
+    Raises:
+        CommandError: it is not.
+    """
+    using, table = router.db_for_write(PeriodicTask), PeriodicTask._meta.db_table  # noqa: SLF001 - public, in spite of its name
+    if table not in connections[using].introspection.table_names():
+        raise CommandError(f"The database {using!r} has no table {table} yet. Make it with: python manage.py migrate umbel_periodic")
 
 
 def save(new: list[PeriodicTask], changed: list[PeriodicTask]) -> None:
