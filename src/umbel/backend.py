@@ -155,6 +155,9 @@ class Flows(ABC):
 class ResultBackend(Flows):
     """A place for states and results, keyed by task id, and for the records of workflows."""
 
+    is_shared_with_celery: ClassVar[bool] = False  # Do Celery's workers read and write the same results?
+    counts_celery_chords: ClassVar[bool] = False  # Do they count the parts of a chord there? Else a task looks for them again and again.
+
     @abstractmethod
     def open(self) -> None:
         """Check that the engine answers. Optional before other calls."""
@@ -197,6 +200,20 @@ class ResultBackend(Flows):
     def migration_sql(self) -> str:
         """Return the SQL that makes all tables, for who runs it by hand; empty if there are none."""
         return ""
+
+    def open_celery_chord(self, group: str, size: int, *, expires: float | None) -> None:
+        """Say in Celery's keys of how many parts a chord is. Where it has ended already, nothing changes."""
+
+    def grow_celery_chord(self, group: str, id: str, *, expires: float | None) -> bool:
+        """Let a chord in Celery's keys wait for the part *id*, too, once however often it is said; False: it is over.
+
+        Raises:
+            NotImplementedError: they are not counted in this engine.
+        """
+        raise NotImplementedError(
+            f"The chord {group} of a Celery producer can take no further members ({id}): where results are in tables, the message that "
+            "looks for its end has the list of them. Keep the results in Redis, or put a group in the place of the member: self.replace()."
+        )
 
     def celery_part(self, part: CeleryPart, *, expires: float | None) -> Sequence[bytes] | None:  # noqa: ARG002 - nothing to do here
         """Note a part of a chord of a Celery producer in Celery's keys; return all documents, in order, to who is to send the body.

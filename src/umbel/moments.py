@@ -5,7 +5,7 @@ from __future__ import annotations
 from datetime import UTC, datetime, timedelta, tzinfo
 from typing import NamedTuple
 
-__all__ = ["Moment", "moment"]
+__all__ = ["Moment", "moment", "seconds"]
 
 MOST_NEGATIVE = -(2**31)  # seconds; Celery refuses what is further in the past
 
@@ -51,3 +51,10 @@ def moment(value: float | str | datetime | timedelta, now: float, zone: tzinfo) 
     else:
         raise TypeError(f"{value!r} is not a time. {WAYS}")
     return Moment(text, (when if when.tzinfo else when.replace(tzinfo=UTC)).timestamp())
+
+
+def seconds(value: float | timedelta | None) -> float | None:
+    """Return a life time in seconds; None and 0 mean for ever."""
+    if isinstance(value, timedelta):
+        value = value.total_seconds()
+    return float(value) if value else None

@@ -5,7 +5,7 @@ import json
 import pytest
 
 from umbel import Umbel, chain, chord, group, uuid
-from umbel.canvas.embed import after_success, ids_behind
+from umbel.canvas.embed import after_success, ids_in
 from umbel.contrib.testing.worker import start_worker
 from umbel.wire import message as wire
 
@@ -33,7 +33,7 @@ def test_a_chain_travels_in_reverse_where_no_backend_keeps_it(app, sent):
     assert [step["args"] for step in embed["chain"]] == [[3], [2]]
     assert [step["options"]["task_id"] for step in embed["chain"]] == [result.id, result.parent.id]
     assert embed["callbacks"] is None
-    assert list(ids_behind(embed)) == [result.id, result.parent.id]
+    assert list(ids_in(embed["chain"])) == [result.id, result.parent.id]
 
 
 def test_callbacks_travel_with_the_task(app, sent):

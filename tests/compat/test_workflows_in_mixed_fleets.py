@@ -38,6 +38,8 @@ whole = chord(header, body.s('failed').set(task_id='the-body').on_error(told.s('
 print(failed(whole))
 after = chain(chord([fails.s('a').set(task_id='member-2'), add.s(1, 1)], total.s()), add.s(1)).apply_async()
 print(failed(after))
+behind = chain(fails.s('b'), add.s(1).set(task_id='behind'))
+print(failed(chord([behind, add.s(1, 1)], total.s()).apply_async()))
 """
 
 
@@ -73,6 +75,7 @@ def test_callbacks_run_and_failures_are_told_in_the_others_workers(workers):
         "ValueError y ValueError y",
         "ChordError Dependency the-member raised ValueError('z')",
         "ChordError Dependency member-2 raised ValueError('a')",
+        "ChordError Dependency behind raised ValueError('b')",
     ]
 
 

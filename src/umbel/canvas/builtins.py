@@ -63,7 +63,7 @@ def _chord(self: Task[..., Any], header: Any, body: Any, partial_args: Sequence[
 
 def _sent(self: Task[..., Any], kind: str, kwargs: Mapping[str, Any], args: Sequence[Any]) -> Any:
     fields = {"task": f"celery.{kind}", "args": (), "kwargs": dict(kwargs), "options": {}, "subtask_type": kind, "immutable": False}
-    result = as_signature(fields, self.app).apply_async(tuple(args), as_flow=self.app.backend.keeps_flows)
+    result = as_signature(fields, self.app).apply_async(tuple(args), arrived=True)
     return None if result is None else result.as_tuple()
 
 

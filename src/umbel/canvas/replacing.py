@@ -6,6 +6,7 @@ a copy, and the backend lets one copy start.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from contextvars import ContextVar
 from typing import TYPE_CHECKING, Any, NoReturn
 
@@ -13,7 +14,7 @@ import msgspec
 
 from umbel import publish
 from umbel.canvas.compile import Compiler
-from umbel.canvas.embed import instead
+from umbel.canvas.embed import embeds, goes_on_as_it_came
 from umbel.canvas.fresh import derived, fresh_id
 from umbel.canvas.launch import FLOW_HEADER, OwnCall, call_of, decode_place
 from umbel.canvas.options import LINKS
@@ -22,9 +23,11 @@ from umbel.canvas.places import any_number, follow_at
 from umbel.canvas.sending import begin, publish_as
 from umbel.canvas.signatures import as_signature
 from umbel.canvas.spread import spread
+from umbel.canvas.writing import Writer, become_parts
 from umbel.exceptions import Ignore, ImproperlyConfigured
 from umbel.flow import Follow, Node, Part, Place
 from umbel.ids import uuid
+from umbel.moments import seconds
 
 if TYPE_CHECKING:
     from umbel.app import Umbel
@@ -95,10 +98,8 @@ def _send_instead(task: Task[..., Any], request: Context, sig: Any) -> None:
     last.options.update(task_id=request.id, replaced_task_nesting=request.replaced_task_nesting + 1)
     if request.reply_to:  # there the caller waits, where results are messages
         last.options["reply_to"] = request.reply_to
-    if request.chord:
-        last.options["chord"] = request.chord
-    if request.chain or request.chord or not app.backend.keeps_flows:
-        _send_embedded(app, request, sig)
+    if (place is None or not place.flow) and _carries_on(app, request):
+        _send_embedded(app, request, sig, request.chain or ())
     else:
         _send_in_flow(app, request, sig, (place and place.flow) or request.id or fresh_id(), follow)
 
@@ -114,12 +115,25 @@ def _send_in_flow(app: Umbel, request: Context, sig: Any, flow: str, follow: Fol
     publish_as(app, drafts, {})
 
 
-def _send_embedded(app: Umbel, request: Context, sig: Any) -> None:
-    """Send what takes the place of a task whose message has the rest of its chain, or its chord: it takes that along."""
-    found = instead(app, sig, request.chain or (), _parentage(request, sig.id))
-    for flow in found.flows:
-        begin(app, flow)
-    publish_as(app, found.drafts, {})
+def _carries_on(app: Umbel, request: Context) -> bool:
+    """Whether what takes the place of a task goes on in Celery's form."""
+    if request.chain or request.chord or embeds(app):
+        return True
+    return bool(request.callbacks or request.errbacks) and goes_on_as_it_came(app)
+
+
+def _send_embedded(app: Umbel, request: Context, sig: Any, rest: Sequence[Any] = ()) -> None:
+    """Send a part of the chord in whose message the running task stands; *rest* follows it, in reverse."""
+
+    def copy() -> Place | None:
+        return Place(flow="", copy=uuid()) if app.backend.keeps_flows else None
+
+    if request.chord:
+        become_parts(sig, request.chord, request.group or "", lambda: request.group_index)
+    writer = Writer(app, says=lambda task_id: _parentage(request, task_id), place=copy)
+    writer.add(sig, rest)
+    writer.open_chords()
+    publish_as(app, writer.calls, {})
 
 
 def _parentage(request: Context, task_id: str | None) -> dict[str, Any]:
@@ -142,21 +156,39 @@ def _add(task: Task[..., Any], copied: Any, lazy: bool) -> Any:
     app, request = task.app, task.request
     text = request.get(FLOW_HEADER)
     place = None if text is None else decode_place(text)
-    follow = follow_at(app, place, f"{task.name}[{request.id}]")
-    if place is None or not follow.parts:
-        raise ValueError("Current task is not member of any chord")
-    join = follow.parts[0].join
     with derived(request.id or "", f"added {len(request.children)} "):
         spread(copied)
+        if request.chord and (place is None or not place.flow):
+            return _add_to_celerys(task, copied, lazy)
+        follow = follow_at(app, place, f"{task.name}[{request.id}]")
+        if place is None or not follow.parts:
+            raise ValueError("Current task is not member of any chord")
+        join = follow.parts[0].join
         result = copied.freeze(None, request.group, None, request.root_id, request.id)
         position = app.backend.grow(place.flow, join, 1, key=compiled_id(copied))
         if position is None:
-            raise ValueError(f"The chord of {task.name}[{request.id}] is over: it takes no further members.")
+            raise _over(task)
         compiler = Compiler(place.flow, any_number)
         starts = list(compiler.starts(copied, Follow(parts=(Part(join, position),))))
         begin(app, compiler)
     if not lazy:
         publish_as(app, [_copy(app, node, at) for node, at in starts], {})
+    return result
+
+
+def _over(task: Task[..., Any]) -> ValueError:
+    return ValueError(f"The chord of {task.name}[{task.request.id}] is over: it takes no further members.")
+
+
+def _add_to_celerys(task: Task[..., Any], sig: Any, lazy: bool) -> Any:
+    """Do as `add_to_chord` does with a chord whose parts are counted in Celery's keys."""
+    app, request = task.app, task.request
+    sig = _as_one(task, sig)
+    result = sig.freeze(None, request.group, None, request.root_id, request.id, request.group_index)
+    if not app.backend.grow_celery_chord(request.group or "", result.id, expires=seconds(app.conf.result_expires)):
+        raise _over(task)
+    if not lazy:
+        _send_embedded(app, request, sig)
     return result
 
 

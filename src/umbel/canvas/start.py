@@ -9,7 +9,7 @@ from msgspec import structs
 
 from umbel import publish
 from umbel.canvas.compile import Compiler
-from umbel.canvas.embed import as_task, embeds, refuse_joins, travelling, write
+from umbel.canvas.embed import embeds
 from umbel.canvas.fresh import flow_beside
 from umbel.canvas.large import split, start_chord, start_group, with_header
 from umbel.canvas.launch import FLOW_HEADER, decode_place, launch, routed
@@ -18,6 +18,7 @@ from umbel.canvas.places import any_number, follow_at
 from umbel.canvas.sending import begin, has_id, name_flow, publish_as, refuse_unsendable, send
 from umbel.canvas.signatures import Signature, as_signature
 from umbel.canvas.spread import spread
+from umbel.canvas.writing import Writer, as_task, refuse_joins, travelling
 from umbel.flow import Follow
 
 if TYPE_CHECKING:
@@ -25,7 +26,7 @@ if TYPE_CHECKING:
 
 __all__ = ["astart", "frozen_copy", "run", "start", "start_linked", "start_on_commit"]
 
-HOW = ("retry", "retry_policy", "using", "producer", "add_to_parent", "as_flow")  # options that say how to send, and not what
+HOW = ("retry", "retry_policy", "using", "producer", "add_to_parent", "arrived")  # options that say how to send, and not what
 
 
 def start(sig: Signature[Any], args: Sequence[Any] | None, kwargs: Mapping[str, Any] | None, options: dict[str, Any]) -> Any:
@@ -56,8 +57,10 @@ def _start_canvas(sig: Any, args: Sequence[Any], kwargs: Mapping[str, Any], opti
 
 
 def _sent(app: Umbel, sig: Any, args: Sequence[Any], kwargs: Mapping[str, Any], options: dict[str, Any], how: dict[str, Any]) -> Any:
-    as_flow = not embeds(app) or how.get("as_flow")  # which a worker asks for that starts what arrived as one message
-    if sig.subtask_type == "group" and not embeds(app):
+    as_flow = not embeds(app)
+    if how.get("arrived"):  # as one message, in Celery's form: it goes on in it, but where a chord would become the same message again
+        as_flow = app.backend.keeps_flows and not app.backend.is_shared_with_celery
+    if sig.subtask_type == "group" and as_flow:
         return start_group(app, sig, args, kwargs, options, how)
     if sig.subtask_type == "chord" and sig.body is not None and as_flow:
         few, many = split(sig)
@@ -70,7 +73,10 @@ def _sent(app: Umbel, sig: Any, args: Sequence[Any], kwargs: Mapping[str, Any], 
         return None
     if not as_flow:
         refuse_joins(app, frozen)
-        publish_as(app, list(write(app, frozen)), how)
+        writer = Writer(app)
+        writer.add(frozen)
+        writer.open_chords()
+        publish_as(app, writer.calls, how)
         return result
     compiler = Compiler(flow_beside(result.id) if fixed else result.id)
     send(app, compiler, list(compiler.starts(frozen)), how)

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from itertools import takewhile
 from typing import Any
 
 from msgspec import structs
@@ -12,9 +13,12 @@ from umbel import states
 from umbel.app import Umbel
 from umbel.backend import CeleryPart, Record
 from umbel.canvas.builtins import UNLOCK
-from umbel.canvas.embed import after_success, ids_behind
+from umbel.canvas.embed import after_success, ids_in
 from umbel.canvas.launch import OwnCall
+from umbel.canvas.options import maybe_list
 from umbel.canvas.sending import begin
+from umbel.canvas.signatures import as_signature
+from umbel.canvas.writing import ends
 from umbel.context import Context
 from umbel.exceptions import ChordError, OperationalError
 from umbel.execution.documents import Documents
@@ -71,9 +75,10 @@ class EmbeddedFlows:
             self._join(ending, embed[JOINED])
             return
         if ending.value is None:
-            self._fail(ending, ids_behind(embed), (embed.get("errbacks") or ()) if ending.told else ())
             exc = self._read(ending.failure)[0]
+            self._send(list(self._errbacks(ending, embed.get("errbacks") or ()) if ending.told else ()))
             self._part(ending, embed.get("chord"), headers, states.FAILURE, failures.describe(exc))
+            self._fail_steps(ending, embed.get("chain") or (), exc)
             return
         value = self._documents.read_value(ending.value)
         self._start(ending, embed, value)
@@ -85,6 +90,7 @@ class EmbeddedFlows:
             found = after_success(self._app, embed, value, {**ending.parentage, "root_id": ending.root or ending.id})
             for flow in found.flows:
                 begin(self._app, flow)
+            found.written.open_chords()
             for call in found.drafts:
                 if isinstance(call, OwnCall):
                     call.send()
@@ -93,22 +99,37 @@ class EmbeddedFlows:
         except Exception as exc:
             logger.exception("What follows %s cannot be sent.", ending.id)
             document = self._documents.write_surely(Context(id=ending.id), states.FAILURE, exc)
-            self._fail(structs.replace(ending, value=None, failure=document), ids_behind(embed), ())
+            failed = structs.replace(ending, value=None, failure=document)
+            self._fail_steps(failed, embed.get("chain") or (), exc)
             return
         self._send([draft for draft in found.drafts if isinstance(draft, Draft)])
 
-    def _fail(self, ending: Ending, ids: Mapping[str, str], errbacks: Sequence[Mapping[str, Any]]) -> None:
-        """Say that tasks behind a failure have failed with it, each to who waits for it, and tell *errbacks*."""
+    def _fail_steps(self, ending: Ending, chain: Sequence[Mapping[str, Any]], exc: BaseException) -> None:
+        """Let the steps behind a failure fail with it, up to a chord, whose header has failed then. They stand in reverse."""
+        before = list(takewhile(lambda step: step.get("subtask_type") != "chord", reversed(chain)))
+        self._store_failed(ending, ids_in(before))
+        if len(before) == len(chain):
+            for last in chain[:1]:
+                self._fail_parts(ending, last, failures.describe(exc))
+            return
+        *rest, chord = chain[: len(chain) - len(before)]
+        header, body = chord["kwargs"].get("header") or (), chord["kwargs"].get("body") or {}
+        ids = ids_in(header)
+        self._store_failed(ending, ids)
+        options = body.get("options") or {}
+        behind = {**body, "options": {**options, "chain": [*rest, *(options.get("chain") or ())]}}
+        self._fail_header(ending, behind, next(iter(ids), ending.id), failures.describe(exc))
+
+    def _store_failed(self, ending: Ending, ids: Mapping[str, str]) -> None:
+        """Store that tasks behind a failure have failed with it, each for who waits for it."""
         exc, traceback = self._read(ending.failure)
-        records = [
+        self._store([
             Record(
                 id=each, state=states.FAILURE, expires=self._expires, reply_to=reply_to,
                 meta=self._documents.write_surely(Context(id=each, parent_id=ending.id), states.FAILURE, exc, traceback),
             )
             for each, reply_to in ids.items()
-        ]  # fmt: skip
-        self._store(records)
-        self._send(list(self._errbacks(ending, errbacks)))
+        ])  # fmt: skip
 
     # Chords of Celery producers
 
@@ -156,8 +177,38 @@ class EmbeddedFlows:
         """Let a body fail: the members of a group with *cause*, one task with a ChordError that says *why*."""
         options = body.get("options") or {}
         exc = cause if body.get("subtask_type") == "group" else ChordError(why)
-        body_id = str(options.get("task_id") or "")
-        document = self._documents.write_surely(Context(id=body_id), states.FAILURE, exc)
-        told = structs.replace(ending, id=body_id, value=None, failure=document, raw=b"", task=str(body.get("task")))
-        self._fail(told, ids_behind({"chain": [*(options.get("chain") or ()), body]}), options.get("link_error") or ())
-        self._part(told, options.get("chord"), options, states.FAILURE, failures.describe(exc))
+        document = self._documents.write_surely(Context(id=str(options.get("task_id") or "")), states.FAILURE, exc)
+        failed = structs.replace(ending, value=None, failure=document, raw=b"")
+        rest = options.get("chain") or ()
+        self._store_failed(structs.replace(failed, id=_id_of(body)), ids_in((*rest, body)))
+        for first, errbacks in _firsts(body):
+            self._send(list(self._errbacks(structs.replace(failed, id=_id_of(first), task=str(first.get("task"))), errbacks)))
+        self._fail_parts(failed, rest[0] if rest else body, failures.describe(exc))
+
+    def _fail_parts(self, ending: Ending, last: Mapping[str, Any], described: Any) -> None:
+        """Note the parts of chords that a canvas ends with which will not run."""
+        for end in ends(as_signature(last)):
+            if end.subtask_type is None:
+                part = structs.replace(ending, id=_id_of(end))
+                self._part(part, end.options.get("chord"), end.options, states.FAILURE, described)
+
+
+def _id_of(sig: Mapping[str, Any]) -> str:
+    return str((sig.get("options") or {}).get("task_id") or "")
+
+
+def _firsts(sig: Mapping[str, Any], outer: Sequence[Any] = ()) -> Iterator[tuple[Mapping[str, Any], list[Mapping[str, Any]]]]:
+    """Yield the tasks that a canvas starts with, and the errbacks of each: its own, and those of what it stands in."""
+    kwargs, kind = sig.get("kwargs") or {}, sig.get("subtask_type")
+    errbacks: list[Mapping[str, Any]] = []
+    for each in (*maybe_list((sig.get("options") or {}).get("link_error")), *outer):
+        if each not in errbacks:
+            errbacks.append(each)
+    if kind == "chain":
+        for step in (kwargs.get("tasks") or ())[:1]:
+            yield from _firsts(step, errbacks)
+    elif kind in {"group", "chord"}:
+        for member in kwargs.get("tasks" if kind == "group" else "header") or ():
+            yield from _firsts(member, errbacks)
+    else:
+        yield sig, errbacks

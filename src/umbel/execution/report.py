@@ -6,7 +6,6 @@ import logging
 import os
 import shlex
 from collections.abc import Collection, Mapping
-from datetime import timedelta
 from itertools import islice
 from typing import Any
 
@@ -25,6 +24,7 @@ from umbel.execution.limits import acks_on
 from umbel.execution.outcome import Action, Outcome
 from umbel.execution.request import context_of
 from umbel.execution.verdict import Lost, Refused, Request
+from umbel.moments import seconds
 from umbel.pools.base import Death, signal_name
 from umbel.wire import message as wire
 from umbel.wire.saferepr import one_line
@@ -218,10 +218,3 @@ def named(requests: Collection[Request]) -> str:
     shown = [f"{request.glance.task}[{request.glance.id}]" for request in islice(requests, MOST_NAMED)]
     more = len(requests) - len(shown)
     return one_line(", ".join(shown)) + (f" and {more} more" if more else "")
-
-
-def seconds(value: float | timedelta | None) -> float | None:
-    """Return a life time in seconds; None and 0 mean for ever."""
-    if isinstance(value, timedelta):
-        value = value.total_seconds()
-    return float(value) if value else None

@@ -14,8 +14,8 @@ from umbel.backend import ResultBackend
 from umbel.exceptions import OperationalError
 from umbel.execution.documents import Documents
 from umbel.execution.follower import Follower, Halted
-from umbel.execution.report import seconds
 from umbel.execution.settle import Settler
+from umbel.moments import seconds
 from umbel.worker.lease import Lease
 
 __all__ = ["flow_expires", "follower_of", "release_joins"]

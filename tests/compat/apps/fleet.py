@@ -11,7 +11,8 @@ FOLDER = Path(os.environ["FLEET_FOLDER"])
 
 RESULTS = os.environ.get("FLEET_RESULTS") or os.environ["FLEET_URL"]
 
-app = importlib.import_module(LIBRARY).Celery("fleet", broker=os.environ["FLEET_URL"], backend=RESULTS)
+canvas = importlib.import_module(LIBRARY)
+app = canvas.Celery("fleet", broker=os.environ["FLEET_URL"], backend=RESULTS)
 app.conf.update(
     accept_content=["json", "msgpack"],
     result_extended=True,
@@ -141,6 +142,41 @@ def body(self, values, name):
     """The end of a chord; says in the ledger that it ran."""
     note(f"body {name} {sorted(values)}")
     return len(values)
+
+
+@app.task
+def collect(values):
+    return sorted(values, key=lambda value: (str(type(value)), value if not isinstance(value, dict | list) else str(value)))
+
+
+@app.task(bind=True, max_retries=3)
+def adds_more(self, count, flaky=0):
+    """Lets its chord wait for more; with *flaky* it is retried after it has done so."""
+    for number in range(count):
+        if self.request.retries == 0:
+            self.add_to_chord(work.s(number))
+    if self.request.retries < flaky:
+        raise self.retry(countdown=0)
+    return "added"
+
+
+@app.task(bind=True)
+def adds_chain(self):
+    self.add_to_chord(canvas.chain(add.s(1, 2), add.s(3)))
+    return "added"
+
+
+@app.task(bind=True)
+def becomes(self, *args):
+    """Is replaced by another canvas."""
+    *before, kind = args
+    forms = {
+        "task": lambda: echo.si(kind, *before),
+        "chain": lambda: canvas.chain(echo.si(kind, *before), echo.s("then")),
+        "group": lambda: canvas.group(add.si(10, 1), add.si(20, 1)),
+        "chord": lambda: canvas.chord([add.si(1, 10), add.si(2, 10)], total.s()),
+    }
+    raise self.replace(forms[kind]())
 
 
 @app.task(bind=True)

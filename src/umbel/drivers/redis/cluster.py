@@ -67,6 +67,9 @@ class RedisClusterBackend(RedisBackend):
     """Results in a Redis Cluster. The flows are spread over as many slots as there are bases."""
 
     bases = 32
+    # Celery's keys of a chord are of several slots.
+    is_shared_with_celery: ClassVar[bool] = False
+    counts_celery_chords: ClassVar[bool] = False
 
     def __init__(self, url: str, *, options: Mapping[str, Any] | None = None, timeout: float = 2.0) -> None:
         """See `RedisBackend`.

@@ -49,6 +49,8 @@ class SQLBackend(SQLFlows, ResultBackend):
         clock: of the time of expiry, for tests.
     """
 
+    is_shared_with_celery = True
+
     def __init__(self, url: str, *, options: Mapping[str, Any] | None = None, timeout: float = 2.0, clock: Clock | None = None) -> None:
         options, self._clock = options or {}, clock or SystemClock()
         serializer = options.get("serializer", "json")
