@@ -17,7 +17,7 @@ from umbel.beat.entry import Entry
 from umbel.beat.sending import Run, run_id, send
 from umbel.contrib.testing.worker import start_worker
 from umbel.drivers.memory import MemoryBackend, MemoryBroker, MemoryLeases
-from umbel.exceptions import BackendUnavailable
+from umbel.exceptions import BackendUnavailable, BrokerUnavailable
 from umbel.schedules import schedule
 from umbel.wire.message import decode
 
@@ -166,6 +166,15 @@ def test_what_follows_a_run_follows_it_once_also_where_the_broker_keeps_keys(cap
     site.close()
 
 
+def test_what_follows_a_run_of_a_task_that_the_scheduler_does_not_know_follows_it_too(site, caplog):
+    with Umbel("copies", set_as_current=False) as app:
+        app.conf.update({name: site.app.conf[name] for name in ("broker_url", "result_backend", "task_default_queue")})
+        behind = app.signature("note", ("behind",), immutable=True)
+        send(app, [Run(Entry(name="tick", task="note", schedule=schedule(60), args=("first",), options={"link": behind}), SLOT)])
+    site.works(caplog, dropped=0, ran=2)
+    assert site.did == [("note", "first"), ("note", "behind")]
+
+
 def test_without_a_result_backend_the_store_beside_the_broker_says_which_copy_has_started(caplog):
     site = forgetful(result_backend="disabled://", umbel_state_url=f"memory://{uuid.uuid4()}")
     site.sends("note", args=(1,))
@@ -215,6 +224,16 @@ def test_while_the_store_does_not_answer_a_run_waits_and_is_neither_lost_nor_dou
 # --- schedulers on a clock of their own
 
 
+class Refusing(Forgetful):
+    """One that refuses a queue, and has by then taken what came before."""
+
+    def publish(self, items, **how):
+        good = [each for each in items if each.queue != "refused"]
+        super().publish(good, **how)
+        if len(good) < len(items):
+            raise BrokerUnavailable("It refused the queue.", maybe_sent=True, refused=True)
+
+
 class Unkeyed(World):
     """Schedulers on a broker without keys; what they send is read, and bound as workers bind it."""
 
@@ -243,8 +262,49 @@ class Unkeyed(World):
             self.seen.update(each["umbel_slot"] for each, first in zip(headers, flags, strict=True) if first)
 
 
-def killed(_):
-    raise ZeroDivisionError("the process is gone")
+def killed(states):
+    if states:  # of a new term there are none
+        raise ZeroDivisionError("the process is gone")
+    return True
+
+
+def test_an_entry_that_the_broker_refuses_holds_up_no_other_and_doubles_none(caplog):
+    world = Unkeyed(tick={"schedule": 5}, bad={"schedule": 5, "options": {"queue": "refused"}}, tock={"schedule": 5})
+    world.broker = Refusing(world.url, clock=world.clock)
+    world.app._broker.wrap(lambda _: world.broker)
+    world.run(30.5, world.scheduler())
+    assert {at(n, name) for n in range(5, 31, 5) for name in ("tick", "tock")} == set(world.sent())
+    assert set(world.seen.values()) == {1}
+    told = [
+        each
+        for each in caplog.messages
+        if each == "beat: The periodic task 'bad' is refused, and is tried again in 10 s: It refused the queue."
+    ]
+    assert len(told) == 3
+    world.broker = Forgetful(world.url, clock=world.clock)
+    world.app._broker.wrap(lambda _: world.broker)
+    world.broker.join("other", ["refused"], lease=1e9)
+    world.run(10, world.scheduler("next"))
+    assert world.broker.fetch("refused", 10, owner="other", seq=1)
+
+
+@pytest.mark.amqp
+def test_an_entry_that_rabbitmq_refuses_holds_up_no_other(amqp_url):
+    site = Site(amqp_url)
+    runs = [Run(Entry(name=name, task="note", schedule=schedule(60), options={"queue": queue} if queue else {}), SLOT)
+            for name, queue in (("one", None), ("bad", "amq.mine"), ("two", None))]  # fmt: skip
+    assert send(site.app, runs) == {"bad"}
+    assert site.app.broker.depth([site.app.conf.task_default_queue])[site.app.conf.task_default_queue].ready == 2
+    site.close()
+    delete_queues(amqp_url, site.app.conf.task_default_queue)
+
+
+def test_a_broker_that_refuses_all_is_away_and_not_at_fault():
+    world = Unkeyed(**{name: {"schedule": 5, "options": {"queue": "refused"}} for name in ("one", "two")})
+    world.broker = Refusing(world.url, clock=world.clock)
+    world.app._broker.wrap(lambda _: world.broker)
+    with pytest.raises(BrokerUnavailable):
+        world.run(5.5, world.scheduler())
 
 
 @pytest.mark.parametrize("seed", range(2))

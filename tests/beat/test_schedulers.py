@@ -2,6 +2,7 @@
 
 import random
 from collections import Counter
+from datetime import UTC, datetime, timedelta
 
 import msgspec
 import pytest
@@ -10,13 +11,15 @@ from tests.beat.world import START, World, at
 from umbel import Umbel
 from umbel.backend import Record
 from umbel.beat.editing import NoSuchEntryError, Schedule
+from umbel.beat.entry import entry_of
 from umbel.beat.scheduler import LeaseScheduler
 from umbel.beat.sending import run_id
 from umbel.beat.stores import open_stores
-from umbel.exceptions import BrokerUnavailable
+from umbel.exceptions import BrokerUnavailable, ImproperlyConfigured
 from umbel.ids import uuid
 from umbel.meta import build_meta, encode_meta
-from umbel.schedule_store import Row
+from umbel.schedule_store import Row, State
+from umbel.schedules import BaseSchedule, schedstate
 from umbel.wire.message import decode
 
 
@@ -67,8 +70,73 @@ def test_a_leader_that_dies_between_sending_and_writing_so_costs_no_second_run()
     assert world.sent() == Counter([at(10), at(20)])
 
 
-def die(_):
-    raise ZeroDivisionError("the process is gone")
+def die(states):
+    if states:  # of a new term there are none
+        raise ZeroDivisionError("the process is gone")
+    return True
+
+
+class EveryTen(BaseSchedule):
+    """As users of Celery write them: it says what is due when it is asked."""
+
+    def is_due(self, last_run_at):
+        left = 10 - (self.now() - last_run_at).total_seconds()
+        return schedstate(left <= 0, max(left, 0.1))
+
+    def remaining_estimate(self, last_run_at):
+        return timedelta(seconds=10)
+
+
+def test_a_class_that_says_what_is_due_costs_no_second_run_either():
+    world = World()
+    when = EveryTen(nowfun=lambda: datetime.fromtimestamp(world.clock.now(), UTC))
+    world.entries["tick"] = {"task": "tasks.tick", "schedule": when}
+    first = world.scheduler("first")
+    world.run(5, first)
+    first._write = die
+    with pytest.raises(ZeroDivisionError):
+        world.run(10, first)
+    assert world.sent() == Counter([at(0)])  # the run that follows what was handled up to then
+    world.run(5, world.scheduler("second"))
+    assert world.sent() == Counter([at(0)])
+    world.run(10, world.scheduler("third"))
+    assert len(world.sent()) == 2
+    assert set(world.seen.values()) == {1}
+
+
+def test_who_led_before_writes_nothing_from_when_another_leads():
+    world = World(rare={"schedule": 3600})
+    first, second = world.scheduler("first"), world.scheduler("second")
+    world.run(2, first)
+    world.clock.advance(5)
+    second.round()
+    assert second.leader.leads()
+    assert not first._store.advance([State("rare", START + 3600, 1, at(3600, "rare"))], fence=first._fence)
+
+
+def test_a_leader_goes_on_though_the_store_knows_of_later_terms_than_its_leases_do():
+    world = World(tick={"schedule": 1})
+    scheduler = world.scheduler()
+    world.run(3, scheduler)
+    world.store.advance([], fence=scheduler._fence + 4)  # as where one of the two was restored from a backup
+    world.run(10, scheduler)
+    assert at(12) in world.sent()
+    assert set(world.seen.values()) == {1}
+
+
+@pytest.mark.postgres
+def test_an_entry_that_was_edited_before_any_scheduler_has_run_holds_nothing_up(postgres_database):
+    with Umbel("edited", broker=postgres_database, set_as_current=False) as app:
+        leases, store = open_stores(app)
+        entries = {"nightly": {"task": "report", "schedule": 60}}
+        Schedule(app, store, entries).pause("nightly")
+        scheduler = LeaseScheduler(app, leases=leases, store=store, configured=entries, holder="one")
+        scheduler.round()
+        assert scheduler.leader.leads()
+        assert store.states(["nightly"])
+        scheduler.close()
+        leases.close()
+        store.close()
 
 
 def test_a_leader_that_was_stopped_for_long_sends_nothing_when_it_goes_on():
@@ -223,6 +291,38 @@ def test_a_result_backend_that_does_not_answer_holds_a_run_up_and_loses_none(mon
     assert world.sent() == Counter([at(1), at(2)])
 
 
+def test_an_entry_that_gives_its_task_an_id_is_looked_up_by_that():
+    world = Overlapping("skip", options={"task_id": "mine"})
+    world.run(2.5, world.one)
+    assert len(world.sent()) == 1
+    world.app.backend.store([Record(id="mine", state="SUCCESS", meta=encode_meta(build_meta("mine", "SUCCESS", None)))])
+    world.run(1, world.one)
+    assert len(world.sent()) == 2
+
+
+def test_a_result_that_cannot_be_read_holds_up_nothing(caplog):
+    world = Overlapping("skip")
+    world.run(1.5, world.one)
+    world.app.backend.store([Record(id=world.last_id(), state="SUCCESS", meta=b"rubbish")])
+    world.run(1, world.one)
+    assert world.sent() == Counter([at(1), at(2)])
+    assert "The result of tick@2026-03-28T12:00:01Z cannot be read, and counts as ended" in caplog.text
+
+
+@pytest.mark.parametrize(
+    ("settings", "overlap", "text"),
+    [
+        ({"result_backend": "rpc://"}, "skip", "which each scheduler must be able to read. Set result_backend to a store"),
+        ({"result_backend": "redis://127.0.0.1:1"}, "replace", "RabbitMQ keeps no revoked ids. Set umbel_state_url to a store"),
+    ],
+)
+def test_an_overlap_that_the_settings_cannot_keep_is_refused(settings, overlap, text):
+    with Umbel("beat", broker="amqp://127.0.0.1:1", set_as_current=False) as app:
+        app.conf.update(settings)
+        with pytest.raises(ImproperlyConfigured, match=text):
+            entry_of("tick", {"task": "t", "schedule": 5, "overlap": overlap}, app)
+
+
 def unavailable(_):
     raise BrokerUnavailable("It does not answer.")
 
@@ -231,7 +331,7 @@ def test_an_entry_that_needs_a_result_backend_says_so_where_there_is_none(caplog
     world = World(tick={"schedule": 1}, alone={"schedule": 1, "overlap": "skip"})
     world.app.conf.result_backend = None
     world.run(3, world.scheduler())
-    assert "'alone' has overlap='skip': whether its run before has ended is known from its result. Set result_backend." in caplog.text
+    assert "'alone' has overlap='skip': whether its run before has ended is known from its result" in caplog.text
     assert set(world.sent()) == {at(1), at(2)}
 
 

@@ -5,12 +5,17 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
-from typing import Any, Final
+from typing import TYPE_CHECKING, Any, Final
 
+from umbel.broker_urls import broker_url, is_rabbitmq
+from umbel.connections import comes_to_caller
 from umbel.exceptions import ImproperlyConfigured
 from umbel.ids import LONGEST_NAME, is_name
 from umbel.schedules import BaseSchedule, crontab, maybe_schedule
 from umbel.schedules import schedule as interval
+
+if TYPE_CHECKING:
+    from umbel.config import Settings
 
 __all__ = ["MISFIRES", "OVERLAPS", "Entry", "entry_of", "utc"]
 
@@ -85,11 +90,8 @@ def entry_of(name: str, said: Mapping[str, Any], app: Any = None) -> Entry:
             f"The periodic task {name!r} says {', '.join(unknown)}. It may say {', '.join(sorted(FIELDS | {'relative', 'one_off'}))}."
         )
     _check(name, said)
-    if app is not None and said.get("overlap", "allow") != "allow" and not app.conf.result_backend:
-        raise ImproperlyConfigured(
-            f"The periodic task {name!r} has overlap={said['overlap']!r}: whether its run before has ended is known from its result. "
-            "Set result_backend."
-        )
+    if app is not None and said.get("overlap", "allow") != "allow":
+        _check_overlap(name, said["overlap"], app.conf)
     for key in ("starts", "ends", "since", "last_run_at"):
         said[key] = epoch(said.get(key))
     for key in ("args", "kwargs", "options"):  # None: nothing, as Celery takes it
@@ -114,6 +116,20 @@ def _check(name: str, said: Mapping[str, Any]) -> None:
     for key, known in (("misfire", MISFIRES), ("overlap", OVERLAPS)):
         if said.get(key, known[0]) not in known:
             raise ImproperlyConfigured(f"The periodic task {name!r} has {key}={said[key]!r}. It may be {', '.join(known)}.")
+
+
+def _check_overlap(name: str, overlap: str, conf: Settings) -> None:
+    """Refuse what these settings cannot tell or do: found out later, it would be in the way of all others."""
+    if not conf.result_backend or comes_to_caller(conf):
+        raise ImproperlyConfigured(
+            f"The periodic task {name!r} has overlap={overlap!r}: whether its run before has ended is known from its result, which each "
+            "scheduler must be able to read. Set result_backend to a store, such as redis://localhost:6379/0."
+        )
+    if overlap == "replace" and is_rabbitmq(broker_url(conf)) and not conf.umbel_state_url:
+        raise ImproperlyConfigured(
+            f"The periodic task {name!r} has overlap='replace': its run before is revoked, and RabbitMQ keeps no revoked ids. Set "
+            "umbel_state_url to a store, such as redis://localhost:6379/0."
+        )
 
 
 def epoch(moment: datetime | float | None) -> float | None:

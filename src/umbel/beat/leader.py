@@ -9,10 +9,13 @@ it asked, by a clock that goes on while the machine sleeps.
 | the leader is told to stop | it releases the lease: another leads within `ASKS` seconds |
 | the leader dies, or is cut off from the store | its lease lapses: another leads within `TTL` + `ASKS` |
 | the leader is stopped or sleeps, and goes on | it trusts its term no more, and stops before it sends |
-| it had begun to send | the runs have the names of their slots, and the broker leaves out what it has seen (`Item.once`) |
-| it writes what it has handled after another's term began | the store refuses what is of an older fence (`ScheduleStore.advance`) |
+| it had begun to send | runs have the names of their slots: the broker leaves out what it has seen, or workers start one copy |
+| it writes what it has handled after another's term began | the store refuses an older fence, and a term begins with a write |
 | the store answers nobody | nobody leads, nothing is sent; what was missed is then made up for as each entry says |
 | the store has lost its data | terms begin anew, entries begin anew: nothing is due at once, but what the configuration has said |
+| the store was restored from older data | entries go on from there: what was sent since is missed, and made up for as each entry says |
+| leases and fences do not fit each other any more | who holds the lease and is refused begins a new term, until its fence is the largest |
+| two apps share the store | each has a role and entries of its own (`stores.name_of`) |
 """
 
 from __future__ import annotations

@@ -14,9 +14,10 @@ from datetime import UTC, datetime
 from typing import NamedTuple
 
 from umbel.beat.entry import Entry, utc
+from umbel.schedule_store import State
 from umbel.schedules import schedule as Interval  # noqa: N812 - a class; Celery's name for it says nothing
 
-__all__ = ["Plan", "begin", "fire_time", "plan", "slot_id", "slot_of"]
+__all__ = ["Plan", "begin", "fire_time", "plan", "ran_at", "slot_id", "slot_of"]
 
 MOST = 1000  # slots of one entry in one plan
 LEAST = 0.01  # seconds: what a class of users' own is asked again after, at least
@@ -136,7 +137,15 @@ def slot_of(run: str) -> float:
 
 
 def plan_by_is_due(entry: Entry, handled: float, now: float) -> Plan:
-    """Ask a class that says itself what is due, as users of Celery write them. Its slots are when it was asked."""
+    """Ask a class that says itself what is due, as users of Celery write them. It has no slots, but is due when it is asked.
+
+    So a run bears the name of the moment up to which all was handled before it: another scheduler that is to send it again knows that, too.
+    """
     due, following = entry.schedule.is_due(utc(handled))
     looks_at = None if following is None else now + max(following, LEAST)
-    return Plan([now], now, looks_at) if due else Plan([], handled, looks_at)
+    return Plan([handled], max(now, handled + TICK), looks_at) if due else Plan([], handled, looks_at)
+
+
+def ran_at(entry: Entry, state: State) -> float:
+    """Return the moment of the last run that *state* names."""
+    return state.slot if entry.schedule.is_custom() else slot_of(state.id)

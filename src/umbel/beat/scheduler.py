@@ -8,11 +8,11 @@ from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from umbel.beat.leader import ASKS, Leader
-from umbel.beat.overlap import last_id, still_running
+from umbel.beat.overlap import last_id, running
 from umbel.beat.planning import slot_id
-from umbel.beat.sending import Run, send
+from umbel.beat.sending import REFUSED_AGAIN, Run, send
 from umbel.beat.stores import name_of
-from umbel.beat.timetable import Due, Timetable
+from umbel.beat.timetable import Due, Timetable, batches
 from umbel.clock import Clock, SystemClock
 from umbel.leases import LeaseStore
 from umbel.schedule_store import ScheduleStore, State
@@ -55,21 +55,21 @@ class LeaseScheduler:
             self._table = None
             return ASKS
         if self._table is None or self._fence != term.fence:
-            self._fence, self._table = term.fence, self._opened()
+            self._fence, self._table = term.fence, None
+            if not self._write(()):  # from here on, nothing that leaders before this one have sent is written behind its back
+                return ASKS
+            self._table = self._opened()
         table = self._table
         if self._clock.monotonic() >= self._look_at:
             table.refresh()
             self._look_at = self._clock.monotonic() + LOOKS
-        if table.begun:
-            self._begin(table)
-        while self.leader.keep() is not None:
+        self._begin(table)
+        while self._table is not None and self.leader.keep() is not None:
             now = self._store.now()
             dues = table.due(now, CHUNK)
             if dues is None:
                 return self._pause(table, now)
             self._carry_out(table, dues, now)
-            if self._table is None:  # somebody else leads
-                break
         return ASKS
 
     def _opened(self) -> Timetable:
@@ -85,8 +85,9 @@ class LeaseScheduler:
 
     def _begin(self, table: Timetable) -> None:
         """Write from when on what is new counts."""
-        for start in range(0, len(table.begun), CHUNK):
-            self._write(table.begun[start : start + CHUNK])
+        for states in batches(list(table.begun.values())):
+            if not self._write(states):
+                return
         table.begun.clear()
 
     def _carry_out(self, table: Timetable, dues: Sequence[Due], now: float) -> None:
@@ -95,7 +96,7 @@ class LeaseScheduler:
             return
         try:
             done = self._sent(table, dues, now)
-            written = self._write([state for _, state in done])
+            written = not done or self._write([state for _, state in done])
         except BaseException:
             for due in dues:  # none may be forgotten
                 table.wait(due.entry.name, now)
@@ -108,17 +109,20 @@ class LeaseScheduler:
         """Send what is due; return each that has had its turn, and its new state."""
         done: list[tuple[Due, State]] = []
         runs: list[Run] = []
+        unfinished = running(self._app, dues, now)
         for due in dues:
             slots: Sequence[float] | None = due.plan.slots
-            if slots and still_running(self._app, due, now):
+            if due.entry.name in unfinished:
                 slots = self._overlapping(due)
                 if slots is None:
                     table.wait(due.entry.name, now + WAITS)
                     continue
             runs += (Run(due.entry, slot) for slot in slots or ())
             done.append((due, after(due, slots or ())))
-        send(self._app, runs)
-        return done
+        refused = send(self._app, runs)
+        for name in refused:
+            table.wait(name, now + REFUSED_AGAIN)
+        return [each for each in done if each[0].entry.name not in refused]
 
     def _overlapping(self, due: Due) -> Sequence[float] | None:
         """Do what the entry wants while its last run goes on; return what is sent. None: it waits."""
@@ -133,10 +137,12 @@ class LeaseScheduler:
         return ()
 
     def _write(self, states: Sequence[State]) -> bool:
+        """Write *states*. False: who has written is of a later term, or the store has an older one of ours: a new term is begun."""
         if self._store.advance(states, fence=self._fence):
             return True
         logger.warning("beat: another scheduler leads, and has written since: this one begins anew.")
         self._table = None
+        self.leader.give_up()
         return False
 
     def close(self) -> None:

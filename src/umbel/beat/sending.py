@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, NamedTuple
 from uuid import NAMESPACE_URL, uuid5
@@ -20,12 +21,13 @@ from umbel.task import Task
 if TYPE_CHECKING:
     from umbel.app import Umbel
 
-__all__ = ["BeatLazyFunc", "Run", "arguments_of", "problem_of", "run_id", "send", "send_now"]
+__all__ = ["REFUSED_AGAIN", "BeatLazyFunc", "Run", "arguments_of", "problem_of", "run_id", "send", "send_now"]
 
 logger = logging.getLogger("celery.beat")
 
 NO_OPTIONS: Mapping[str, Any] = MappingProxyType({})
 KEPT = 3600.0  # seconds that the broker remembers a run: longer than any failover
+REFUSED_AGAIN = 10.0  # seconds until a run is sent again that the broker has refused
 
 
 class Run(NamedTuple):
@@ -53,40 +55,55 @@ def run_id(app: Umbel, run: str, options: Mapping[str, Any] = NO_OPTIONS) -> str
     return str(options.get("task_id") or uuid5(NAMESPACE_URL, f"umbel-beat:{app.main or ''}:{run}"))
 
 
-def send(app: Umbel, runs: Sequence[Run]) -> None:
-    """Send *runs*. One that cannot be sent, as its arguments cannot be written, say, is logged, and has had its turn.
+def send(app: Umbel, runs: Sequence[Run]) -> set[str]:
+    """Send *runs*; return the names of entries of which the broker has refused one: it is to be sent again, and holds up no other.
+
+    One that cannot be sent, as its arguments cannot be written, say, is logged, and has had its turn.
 
     Raises:
-        OperationalError: the broker did not take them, or perhaps it did: one that remembers keys leaves out what comes again.
+        OperationalError: the broker did not take them, or perhaps it did: sent again, each takes effect once.
     """
-    drafts: list[publish.Draft] = []
+    refused: dict[str, OperationalError] = {}
+    drafted: list[tuple[Run, publish.Draft]] = []
     for run in runs:
-        try:
-            drafted = prepared(app, run)
-        except OperationalError:
+        with telling(run, refused):
+            if (made := prepared(app, run)) is not None:
+                drafted.append((run, made))
+    try:
+        publish.publish(app, [each for _, each in drafted])
+    except OperationalError as exc:
+        if not getattr(exc, "refused", False):
             raise
-        except Exception as exc:
-            logger.exception("beat: Message Error: %s", exc)  # noqa: TRY401 - Celery's line
-            continue
-        if drafted is not None:
-            drafts.append(drafted)
-    try:
-        publish.publish(app, drafts)
-    except OperationalError:
-        raise
+        send_apart(app, [run for run, _ in drafted], refused)
+        if len(drafted) > 1 and all(run.entry.name in refused for run, _ in drafted):  # so it is no entry's fault
+            raise
     except Exception:  # noqa: BLE001 - one of them cannot be sent, as no queue takes it, say: the others can
-        for drafted in drafts:
-            send_alone(app, drafted)
+        send_apart(app, [run for run, _ in drafted], refused)
+    for name, why in refused.items():
+        logger.error("beat: The periodic task %r is refused, and is tried again in %g s: %s", name, REFUSED_AGAIN, why)
     for run in runs:
-        logger.info("Scheduler: Sending due task %s (%s)", run.entry.name, run.entry.task)
+        if run.entry.name not in refused:
+            logger.info("Scheduler: Sending due task %s (%s)", run.entry.name, run.entry.task)
+    return set(refused)
 
 
-def send_alone(app: Umbel, drafted: publish.Draft) -> None:
-    """Send one message; log why, if it cannot be."""
+def send_apart(app: Umbel, runs: Sequence[Run], refused: dict[str, OperationalError]) -> None:
+    """Send each by itself, in a message of its own: one that was refused with others may be there, and another copy of it must be none."""
+    for run in runs:
+        with telling(run, refused):
+            if (made := prepared(app, run)) is not None:
+                publish.publish(app, (made,))
+
+
+@contextmanager
+def telling(run: Run, refused: dict[str, OperationalError]) -> Iterator[None]:
+    """Note or log why a run cannot be sent, if it is not that the broker is away."""
     try:
-        publish.publish(app, (drafted,))
-    except OperationalError:
-        raise
+        yield
+    except OperationalError as exc:
+        if not getattr(exc, "refused", False):
+            raise
+        refused[run.entry.name] = exc
     except Exception as exc:
         logger.exception("beat: Message Error: %s", exc)  # noqa: TRY401 - Celery's line
 
@@ -125,17 +142,22 @@ def prepared(app: Umbel, run: Run) -> publish.Draft | None:
     args, kwargs = arguments_of(entry)
     options = options_of(app, run)
     task = app.tasks.get(entry.task)
-    if task is None:
-        return publish.draft(publish.plan_of(app, entry.task, None), entry.task, args, kwargs, options)
     if sends_itself(app, task, options):
         with derived(run_id(app, options["headers"]["umbel_slot"])):  # the ids of what follows it: sent again, it is the same workflow
-            task.apply_async(args, kwargs, **options)
+            if task is None:
+                app.send_task(entry.task, args, kwargs, **options)
+            else:
+                task.apply_async(args, kwargs, **options)
         return None
+    if task is None:
+        return publish.draft(publish.plan_of(app, entry.task, None), entry.task, args, kwargs, options)
     return task.draft(*task.checked(args, kwargs), options)
 
 
-def sends_itself(app: Umbel, task: Task[..., Any], options: Mapping[str, Any]) -> bool:
+def sends_itself(app: Umbel, task: Task[..., Any] | None, options: Mapping[str, Any]) -> bool:
     """Answer whether `apply_async` has to be called, as it does more than to write one message."""
+    if task is None:
+        return publish.is_followed(options)
     replaced = getattr(Task.apply_async, "__globals__", {}).get("__name__") != Task.__module__  # by a tool that watches all calls
     own = type(task).apply_async is not Task.apply_async
     return own or replaced or app.conf.task_always_eager or publish.is_followed(options)

@@ -44,7 +44,7 @@ class Timetable:
         self.entries: dict[str, Entry] = {}
         self.states: dict[str, State] = {}
         self.rows: dict[str, bytes] = {}  # what the store says of them
-        self.begun: list[State] = []  # to be written, of entries that nobody had planned before or that were edited
+        self.begun: dict[str, State] = {}  # to be written, of entries that nobody had planned before or that were edited
         self._heap: list[tuple[float, int, str]] = []
         self._turns: dict[str, int] = {}  # of the only valid line of each entry in the heap
         self._turn = 0
@@ -84,10 +84,9 @@ class Timetable:
         for name, entry in found.items():
             state = self.states.get(name)
             if state is None:
-                state = self.states[name] = State(name=name, slot=begin(entry, now))
-                self.begun.append(state)
+                state = self.begun[name] = self.states[name] = State(name=name, slot=begin(entry, now))
             elif name in self.entries:  # it was edited, and a row that is new begins without a state
-                self.begun.append(state)
+                self.begun[name] = state
             self.entries[name] = entry
             self.wait(name, now)
         self._beat()

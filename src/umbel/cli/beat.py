@@ -99,13 +99,14 @@ def row_of(each: dict[str, Any]) -> tuple[str, ...]:
 
 def document(app: Umbel, schedule: Schedule, entry: Entry, state: State) -> dict[str, Any]:
     """Return what JSON says of an entry."""
-    from umbel.beat.planning import slot_of
+    from umbel.beat.planning import ran_at
     from umbel.beat.sending import run_id
 
     following = schedule.upcoming(entry, state, 1) if entry.enabled else []
     return {
         "name": entry.name, "task": entry.task, "schedule": entry.schedule.describe(), "enabled": entry.enabled,
-        "last": text(app, slot_of(state.id)) if state.id else None, "last_id": run_id(app, state.id, entry.options) if state.id else None,
+        "last": text(app, ran_at(entry, state)) if state.id else None,
+        "last_id": run_id(app, state.id, entry.options) if state.id else None,
         "runs": state.runs,
         "next": text(app, following[0]) if following else None, "misfire": entry.misfire, "overlap": entry.overlap,
     }  # fmt: skip
