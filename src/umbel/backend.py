@@ -10,7 +10,7 @@ import msgspec
 
 from umbel.watch import Polling, Watch
 
-__all__ = ["Arrival", "CeleryPart", "Flows", "JoinProgress", "Over", "Record", "ResultBackend"]
+__all__ = ["Arrival", "CeleryPart", "Flows", "Gone", "JoinProgress", "Over", "Record", "ResultBackend"]
 
 
 class Record(msgspec.Struct, frozen=True, kw_only=True, gc=False):
@@ -43,6 +43,10 @@ class Over(msgspec.Struct, frozen=True, kw_only=True, gc=False):
     size: int  # how many values it has, if all succeeded; who reads fewer comes late: it was marked as sent meanwhile
     failed: str | None  # the id of the part that failed first; None: all succeeded
     failure: bytes = b""
+
+
+class Gone(msgspec.Struct, frozen=True):
+    """There is no such join: it has expired, or somebody has deleted it."""
 
 
 class CeleryPart(msgspec.Struct, frozen=True, kw_only=True, gc=False):
@@ -94,12 +98,12 @@ class Flows(ABC):
         """Return what is known of the joins of *places*, as `begin_flow` was given it."""
 
     @abstractmethod
-    def arrive(self, arrivals: Sequence[Arrival], *, expires: float | None) -> list[Over | None]:
+    def arrive(self, arrivals: Sequence[Arrival], *, expires: float | None) -> list[Over | Gone | None]:
         """Note each arrival once: whoever repeats a position changes nothing.
 
         In the same step in which the last part arrives, or the first that failed, the join is over, and nothing changes that afterwards.
         Return for that arrival the join, and for its repetition, too, until it is marked as sent: who gets it answers for what follows.
-        Return None for all others: of a join that waits for more, that was over before, that is unknown or has expired.
+        Return Gone for those of a join that is unknown or has expired, and None for all others: it waits for more, or was over before.
         """
 
     @abstractmethod

@@ -17,6 +17,7 @@ from umbel.contrib.testing.worker import start_worker
 from umbel.exceptions import BrokerUnavailable, ChordError, ContentDisallowed, DecodeError, Reject
 from umbel.execution.follower import Halted
 from umbel.execution.followup import Ending
+from umbel.flow import Part
 from umbel.joining import allow_join_result
 from umbel.meta import build_meta, encode_meta
 from umbel.worker.releases import follower_of
@@ -56,7 +57,7 @@ def worker(app, caplog):
     """Start a worker when all is sent: what it finds is one batch."""
 
     def run(*results, until=lambda: True):
-        with caplog.at_level(logging.ERROR, logger="celery.worker"), start_worker(app), allow_join_result():
+        with caplog.at_level(logging.WARNING, logger="celery.worker"), start_worker(app), allow_join_result():
             for each in results:
                 each.get(timeout=60, propagate=False)
             assert app.tasks["add"].delay(1, 1).get(timeout=60) == 2
@@ -246,6 +247,30 @@ def test_a_workflow_that_is_gone_ends_as_a_failure(app, worker):
     worker(last)
     with pytest.raises(DecodeError, match="is gone, or broken"):
         last.get()
+
+
+def test_a_member_whose_workflow_is_gone_says_so_once_and_its_result_is_a_failure(app, worker, caplog):
+    add, total = app.tasks["add"], app.tasks["total"]
+    body = chord([add.s(1, 1), add.s(2, 2), add.s(3, 3)], total.s()).apply_async()
+    app.backend.forget_flows([body.id])
+    worker(body)
+    with pytest.raises(DecodeError, match="is gone, or broken"):
+        body.get(timeout=5)
+    assert body.parent.get(timeout=5) == [2, 4, 6], "the members themselves have succeeded"
+    (said,) = [each.getMessage() for each in caplog.records if "is gone" in each.getMessage()]
+    assert body.id in said
+    assert any(each.id in said for each in body.parent)
+    assert "umbel_flow_expires" in said
+
+
+def test_a_late_copy_of_a_member_does_not_take_the_result_away(app, worker):
+    add, total = app.tasks["add"], app.tasks["total"]
+    body = chord([add.s(1, 1)], total.s()).apply_async()
+    worker(body)
+    app.backend.forget_flows([body.id])
+    follower = follower_of(app, app.conf, may_write=lambda: True)
+    follower.follow([Ending(flow=body.id, node=None, part=Part(0, 0), id=body.parent[0].id, value=b"2")])
+    assert body.get(timeout=5) == 2
 
 
 def unpublishable(app, monkeypatch, name):

@@ -10,7 +10,7 @@ from typing import Any
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, rule
 
-from umbel.backend import Arrival, JoinProgress, Over, ResultBackend
+from umbel.backend import Arrival, Gone, JoinProgress, Over, ResultBackend
 from umbel.drivers.memory import MemoryBackend
 from umbel.drivers.sqlite import SQLiteBackend
 from umbel.ids import uuid
@@ -166,11 +166,11 @@ class FlowMachine(RuleBasedStateMachine):
         expected = [self.arrival(part, expires) for part in arrivals]
         assert self.backend.arrive(arrivals, expires=expires) == expected
 
-    def arrival(self, part: Arrival, expires: float | None) -> Over | None:
+    def arrival(self, part: Arrival, expires: float | None) -> Over | Gone | None:
         flow = self.find(part.flow)
         join = flow.joins.get(part.join) if flow else None
         if flow is None or join is None:
-            return None
+            return Gone()
         flow.ends = max(flow.ends, self.end(expires))
         if not join.is_over and 0 <= part.position < join.size and part.position not in join.parts:
             if part.value is None:

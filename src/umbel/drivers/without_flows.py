@@ -6,7 +6,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import ClassVar, NoReturn
 
-from umbel.backend import Arrival, Flows, JoinProgress, Over
+from umbel.backend import Arrival, Flows, Gone, JoinProgress, Over
 
 __all__ = ["WithoutFlows"]
 
@@ -35,7 +35,7 @@ class WithoutFlows(Flows):
     def join_data(self, places: Sequence[tuple[str, int]]) -> list[bytes | None]:
         self._refuse()
 
-    def arrive(self, arrivals: Sequence[Arrival], *, expires: float | None) -> list[Over | None]:
+    def arrive(self, arrivals: Sequence[Arrival], *, expires: float | None) -> list[Over | Gone | None]:
         self._refuse()
 
     def arrived(self, flow: str, join: int, *, start: int = 0, limit: int = 500) -> list[bytes]:

@@ -14,18 +14,18 @@ from msgspec import structs
 
 from umbel import publish, states
 from umbel.app import Umbel
-from umbel.backend import Arrival, Over, Record, ResultBackend
+from umbel.backend import Arrival, Gone, Over, Record, ResultBackend
 from umbel.broker import Broker
-from umbel.canvas.fresh import result_in
 from umbel.canvas.launch import OwnCall, call_of, draft_of
 from umbel.canvas.sending import delay_of
 from umbel.context import Context
-from umbel.exceptions import ChordError, DecodeError, OperationalError
+from umbel.exceptions import ChordError, OperationalError
 from umbel.execution.documents import Documents
 from umbel.execution.embedded import EmbeddedFlows
 from umbel.execution.errbacks import errback_node
 from umbel.execution.flow_reader import FlowReader, Unreadable, chunks
 from umbel.execution.followup import Due, Ending, Steps, after_join, after_task, digest, packed, unpacked
+from umbel.execution.lost_flows import LostFlows
 from umbel.flow import Join, Node, Place
 from umbel.ids import uuid
 from umbel.meta import result_of
@@ -37,7 +37,6 @@ __all__ = ["Follower", "Halted"]
 logger = logging.getLogger("celery.worker")
 T = TypeVar("T")
 News = tuple[list[Due], list[Ending]]  # joins that are over, and tasks that have ended, with what was carried out
-MOST_GIVEN_UP = 1000
 LONGEST = 10_000  # characters of an exception in the text of another
 
 
@@ -58,7 +57,9 @@ class Follower:
             app, documents, send=self._send, store=self._store_all, errbacks=self._errbacks, read=self._failure, expires=result_expires
         )  # fmt: skip
         self._clock = clock
-        self._given_up: dict[str, None] = {}  # flows of which nothing can be known any more, the last ones
+        self._lost = LostFlows(
+            app, backend, documents, self._reader, check=self._check, store=self._store, errbacks=self._errbacks, send=self._send
+        )
         self._expires, self._result_expires, self._may_write = expires, result_expires, may_write
 
     def follow(self, endings: Sequence[Ending]) -> None:
@@ -177,7 +178,7 @@ class Follower:
                     "%s belongs to the workflow %s, which is gone, or broken: nothing follows it. If it has expired, raise "
                     "umbel_flow_expires.", each.id, each.flow,
                 )  # fmt: skip
-                self._give_up(each.flow, each.id)
+                self._lost.end(each.flow, each.id)
             elif node is not None and isinstance(node.signature, Unreadable) and each.value is None and each.told and each.raw:
                 logger.error("The errbacks of %s, which failed, are not told: %s", each.id, node.signature.why)
             found.append((each, after_task(each, node)))
@@ -191,7 +192,7 @@ class Follower:
                 if found is not None and (join := self._reader.join(due.over, found)) is not None:
                     yield from self._of_join(due, join)
                 else:
-                    self._give_up(due.over.flow, due.after)
+                    self._lost.end(due.over.flow, due.after)
 
     def _of_join(self, due: Due, join: Join) -> list[tuple[Ending, Steps]]:
         over, value, failure, heard = due.over, None, due.failure, tuple[str, ...]()
@@ -234,38 +235,6 @@ class Follower:
             logger.error("The values of a join of the workflow %s cannot be read: %s", over.flow, saferepr(exc, LONGEST))  # noqa: TRY400
             return None, self._documents.write_surely(Context(id=over.flow), states.FAILURE, exc)
 
-    def _give_up(self, flow: str, after: str) -> None:
-        """Let all of *flow* fail that has not ended: what follows *after* cannot be known, and nothing else would end it.
-
-        What waits in a queue or runs meanwhile may still succeed, and says so then.
-        """
-        if flow in self._given_up:
-            return
-        waiting: dict[str, Node] = {result_in(flow): Node(id=result_in(flow), signature={})}
-        waiting |= {node.id: node for node in self._reader.whole(flow)}
-        waiting.pop(after, None)
-        exc = DecodeError(f"The record of the workflow {flow} is gone, or broken: what follows {after or 'a join of it'} is not known.")
-        heard: tuple[str, ...] = ()
-        for some in chunks(list(waiting.values())):
-            self._check()
-            found = zip(some, self._backend.get([node.id for node in some]), strict=True)
-            dead, drafts = list[tuple[Ending, Node]](), list[Draft]()
-            for node in (node for node, data in found if data is None or not self._has_ended(data)):
-                document = self._documents.write_surely(Context(id=node.id), states.FAILURE, exc)
-                ending = Ending(flow=flow, node=None, id=node.id, failure=document, heard=heard)
-                drafts += self._errbacks(ending, node.follow.errbacks)
-                heard += tuple(map(digest, node.follow.errbacks))
-                dead.append((ending, node))
-            self._store(dead)
-            self._send(drafts)
-        self._given_up = {**dict.fromkeys(list(self._given_up)[-MOST_GIVEN_UP:]), flow: None}
-
-    def _has_ended(self, document: bytes) -> bool:
-        try:
-            return self._app.read_meta(document)["status"] in states.READY_STATES
-        except Exception:  # noqa: BLE001 - rubbish may raise anything, and is no end
-            return False
-
     # Doing it
 
     def _carry_out(self, todo: Sequence[tuple[Ending, Steps]]) -> News:
@@ -273,7 +242,7 @@ class Follower:
         nodes = self._reader.nodes((ending.flow, number) for ending, steps in todo for number in (*steps.starts, *steps.doomed))
         for ending, steps in todo:
             if any((ending.flow, number) not in nodes for number in (*steps.starts, *steps.doomed)):
-                self._give_up(ending.flow, ending.id)
+                self._lost.end(ending.flow, ending.id)
         drafts: list[Draft] = []
         dead: list[tuple[Ending, Node]] = []
         arrivals: list[Arrival] = []
@@ -390,7 +359,9 @@ class Follower:
         for some in chunks(arrivals):
             self._check()
             for arrival, over in zip(some, self._backend.arrive(some, expires=self._expires), strict=True):
-                if over is not None:
+                if isinstance(over, Gone):
+                    self._lost.member(arrival)
+                elif over is not None:
                     dues[over.flow, over.join] = Due(over, arrival.id, endings[arrival.id].root, endings[arrival.id].priority)
         return list(dues.values())
 

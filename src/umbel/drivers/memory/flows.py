@@ -7,7 +7,7 @@ from itertools import islice
 from threading import Condition
 from typing import TypeVar
 
-from umbel.backend import Arrival, Flows, JoinProgress, Over
+from umbel.backend import Arrival, Flows, Gone, JoinProgress, Over
 from umbel.clock import Clock
 from umbel.drivers.joins import end_of
 from umbel.drivers.memory.joins import Flow, Join, Lasting
@@ -71,14 +71,14 @@ class MemoryFlows(Flows):
             joins = [self._join(*place) for place in places]
             return [join.data if join else None for join in joins]
 
-    def arrive(self, arrivals: Sequence[Arrival], *, expires: float | None) -> list[Over | None]:
+    def arrive(self, arrivals: Sequence[Arrival], *, expires: float | None) -> list[Over | Gone | None]:
         with self._changed:
             return [self._arrive(each, expires) for each in arrivals]
 
-    def _arrive(self, part: Arrival, expires: float | None) -> Over | None:
+    def _arrive(self, part: Arrival, expires: float | None) -> Over | Gone | None:
         record, join, now = self._find(part.flow), self._join(part.flow, part.join), self._clock.now()
         if record is None or join is None:
-            return None
+            return Gone()
         record.renew(end_of(expires, now))
         if join.arrive(part):
             self.state.overs[part.flow, part.join] = now

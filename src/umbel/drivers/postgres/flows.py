@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from umbel.backend import Arrival, Flows, JoinProgress, Over
+from umbel.backend import Arrival, Flows, Gone, JoinProgress, Over
 from umbel.drivers.chunks import chunks
 from umbel.drivers.postgres.database import Database
 from umbel.drivers.postgres.settling import floating
@@ -74,13 +74,13 @@ class PostgresFlows(Flows):
     def join_data(self, places: Sequence[tuple[str, int]]) -> list[bytes | None]:
         return self.nodes([(flow, -1 - number) for flow, number in places])
 
-    def arrive(self, arrivals: Sequence[Arrival], *, expires: float | None) -> list[Over | None]:
-        overs = list[Over | None]()
+    def arrive(self, arrivals: Sequence[Arrival], *, expires: float | None) -> list[Over | Gone | None]:
+        overs = list[Over | Gone | None]()
         for some in chunks(arrivals, lambda part: len(part.value or part.failure), CHUNK, MOST_BYTES):
             fields = [(part.flow, part.join, part.position, part.id, part.value, part.failure) for part in some]
             rows = self._call(ARRIVE, *([each[column] for each in fields] for column in range(6)), floating(expires))
             found = {row[0]: row[1:] for row in rows}
-            overs += [over(part.flow, part.join, *found[n]) if n in found else None for n, part in enumerate(some, start=1)]
+            overs += [answer(part, found[n]) if n in found else None for n, part in enumerate(some, start=1)]
         return overs
 
     def arrived(self, flow: str, join: int, *, start: int = 0, limit: int = 500) -> list[bytes]:
@@ -120,6 +120,11 @@ class PostgresFlows(Flows):
 
     def delete_group(self, id: str) -> None:
         self._call(DELETE, id)
+
+
+def answer(part: Arrival, row: tuple[Any, ...]) -> Over | Gone:
+    """Read what is said of the join of *part*: without a size, there is none."""
+    return Gone() if row[0] is None else over(part.flow, part.join, *row)
 
 
 def over(flow: str, join: int, size: int, failed: str | None, failure: bytes | None) -> Over:

@@ -8,7 +8,7 @@ from contextlib import contextmanager
 from functools import cache
 from typing import Any, TypeVar
 
-from umbel.backend import Arrival, Flows, JoinProgress, Over
+from umbel.backend import Arrival, Flows, Gone, JoinProgress, Over
 from umbel.drivers.redis.chunks import MOST_BYTES, chunks, size_of
 from umbel.drivers.redis.client import Client, Script, load_script
 from umbel.exceptions import BackendUnavailable, BrokerUnavailable
@@ -94,11 +94,11 @@ class RedisFlows(Flows):
             found += self._run("read", (), [flow for flow, _ in some], some)
         return found
 
-    def arrive(self, arrivals: Sequence[Arrival], *, expires: float | None) -> list[Over | None]:
-        overs: list[Over | None] = []
+    def arrive(self, arrivals: Sequence[Arrival], *, expires: float | None) -> list[Over | Gone | None]:
+        overs: list[Over | Gone | None] = []
         for chunk in chunks(arrivals, lambda part: len(part.value or part.failure), CHUNK):
             replies = self._run("arrive", (ttl_of(expires),), [part.flow for part in chunk], [arrival_args(part) for part in chunk])
-            overs += [reply and over(part.flow, part.join, *reply) for part, reply in zip(chunk, replies, strict=True)]
+            overs += [answer(part, reply) for part, reply in zip(chunk, replies, strict=True)]
         return overs
 
     def arrived(self, flow: str, join: int, *, start: int = 0, limit: int = 500) -> list[bytes]:
@@ -178,6 +178,13 @@ def arrival_args(part: Arrival) -> tuple[Any, ...]:
     """Return what `scripts/flow_arrive.lua` takes for one part."""
     value = part.value
     return part.flow, part.join, part.position, part.id, int(value is not None), part.failure if value is None else value
+
+
+def answer(part: Arrival, reply: Any) -> Over | Gone | None:
+    """Read what the script says of the join of *part*: 0, there is none."""
+    if reply == 0:
+        return Gone()
+    return over(part.flow, part.join, *reply) if reply else None
 
 
 def over(flow: str, join: int, size: int, failed: bytes | None, failure: bytes) -> Over:

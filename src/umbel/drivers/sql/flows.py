@@ -12,7 +12,7 @@ from sqlalchemy import ColumnElement, Table, and_, delete, insert, or_, select, 
 from sqlalchemy import bindparam as named
 from sqlalchemy.engine import Connection
 
-from umbel.backend import Arrival, Flows, JoinProgress, Over
+from umbel.backend import Arrival, Flows, Gone, JoinProgress, Over
 from umbel.clock import Clock
 from umbel.drivers.chunks import chunks
 from umbel.drivers.joins import JoinState, end_of
@@ -110,18 +110,18 @@ class SQLFlows(Flows):
             .exists()
         )
 
-    def arrive(self, arrivals: Sequence[Arrival], *, expires: float | None) -> list[Over | None]:
-        overs = list[Over | None]()
+    def arrive(self, arrivals: Sequence[Arrival], *, expires: float | None) -> list[Over | Gone | None]:
+        overs = list[Over | Gone | None]()
         for some in chunks(arrivals, lambda part: len(part.value or part.failure), MOST_ROWS, MOST_BYTES):
             overs += self._write(partial(self._arrive, parts=some, expires=expires))
         return overs
 
-    def _arrive(self, connection: Connection, *, parts: Sequence[Arrival], expires: float | None) -> list[Over | None]:
+    def _arrive(self, connection: Connection, *, parts: Sequence[Arrival], expires: float | None) -> list[Over | Gone | None]:
         now = self._clock.now()
         live = self._locked(connection, [part.flow for part in parts], now, expires)
         joins = self._joins(connection, {(part.flow, part.join) for part in parts if part.flow in live})
         there = self._positions(connection, [part for part in parts if (part.flow, part.join) in joins])
-        overs, values, changed = list[Over | None](), list[dict[str, Any]](), dict[Place, JoinState]()
+        overs, values, changed = list[Over | Gone | None](), list[dict[str, Any]](), dict[Place, JoinState]()
         for part in parts:
             place, join = (part.flow, part.join), joins.get((part.flow, part.join))
             if join is not None and join.note(part, is_there=lambda key=(*place, part.position): key in there):  # type: ignore[misc]
@@ -129,7 +129,7 @@ class SQLFlows(Flows):
                 if part.value is not None:
                     there.add((*place, part.position))
                     values.append({"flow": part.flow, "number": part.join, "position": part.position, "value": part.value})
-            overs.append(join.answers(part) if join else None)
+            overs.append(join.answers(part) if join else Gone())
         if values:
             connection.execute(insert(self._flow_tables.parts), values)
         self._change(connection, changed, now)

@@ -7,7 +7,7 @@ import sqlite3
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from umbel.backend import Arrival, Flows, JoinProgress, Over
+from umbel.backend import Arrival, Flows, Gone, JoinProgress, Over
 from umbel.clock import Clock
 from umbel.drivers.joins import JoinState, end_of
 from umbel.drivers.sqlite.database import Database
@@ -97,7 +97,7 @@ class SQLiteFlows(Flows):
             rows = [connection.execute(sql, {"flow": flow, "number": number, "now": now}).fetchone() for flow, number in places]
         return [row[0] if row else None for row in rows]
 
-    def arrive(self, arrivals: Sequence[Arrival], *, expires: float | None) -> list[Over | None]:
+    def arrive(self, arrivals: Sequence[Arrival], *, expires: float | None) -> list[Over | Gone | None]:
         if not arrivals:
             return []
         with self._database.write() as connection:
@@ -105,12 +105,12 @@ class SQLiteFlows(Flows):
             for flow in dict.fromkeys(part.flow for part in arrivals):
                 connection.execute(RENEW, {"flow": flow, "now": now, "ends": end_of(expires, now)})
             joins = {place: read_join(connection, *place, now) for place in dict.fromkeys((part.flow, part.join) for part in arrivals)}
-            overs, changed = list[Over | None](), dict[tuple[str, int], JoinState]()
+            overs, changed = list[Over | Gone | None](), dict[tuple[str, int], JoinState]()
             for part in arrivals:
                 join = joins[part.flow, part.join]
                 if join is not None and arrive(connection, join, part):
                     changed[part.flow, part.join] = join
-                overs.append(join.answers(part) if join else None)
+                overs.append(join.answers(part) if join else Gone())
             rows = [(each.done, each.decider, each.failed, each.failure, each.decider, now, *place) for place, each in changed.items()]
             connection.executemany(CHANGE, rows)
             return overs

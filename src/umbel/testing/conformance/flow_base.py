@@ -10,7 +10,7 @@ from uuid import uuid4
 
 import pytest
 
-from umbel.backend import Arrival, Flows, Over, ResultBackend
+from umbel.backend import Arrival, Flows, Gone, Over, ResultBackend
 from umbel.testing.conformance.base import BackendSuite
 
 __all__ = ["LIVES", "ODD_IDS", "SHORT", "FlowSuite", "at_once", "failed", "part", "values_of"]
@@ -68,7 +68,10 @@ class FlowSuite(BackendSuite):
         backend.begin_flow(flow, {}, {join: (size, b"what follows")}, expires=expires)
 
     def arrive(self, backend: Flows, *parts: Arrival, expires: float | None = LIVES) -> list[Over | None]:
-        return backend.arrive(parts, expires=expires)
+        """Bring parts to joins that there are."""
+        found = backend.arrive(parts, expires=expires)
+        assert Gone() not in found
+        return [each for each in found if not isinstance(each, Gone)]
 
     def overs(self, backend: Flows, flow: str, *, older: float = 0.0) -> list[Over]:
         """Return those of one flow, as a server may be shared."""

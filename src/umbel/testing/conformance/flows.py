@@ -5,7 +5,7 @@ from __future__ import annotations
 
 import pytest
 
-from umbel.backend import JoinProgress, Over, ResultBackend
+from umbel.backend import Gone, JoinProgress, Over, ResultBackend
 from umbel.testing.conformance.answering import Answering, Growing
 from umbel.testing.conformance.flow_base import LIVES, ODD_IDS, SHORT, FlowSuite, at_once, failed, part
 from umbel.testing.conformance.joining import Arriving
@@ -121,7 +121,7 @@ class Living(FlowSuite):
         self.pass_time(SHORT * 2)
         assert (backend.nodes([(flow, 0)]), backend.join_data([(flow, 0)]), backend.progress(flow)) == ([None], [None], {})
         assert backend.node_numbers(flow) == []
-        assert self.arrive(backend, part(flow, 1)) == [None]
+        assert backend.arrive([part(flow, 1), failed(flow, 0)], expires=LIVES) == [Gone(), Gone()]
         assert backend.grow(flow, 0, 1, key="a") is None
         backend.begin_flow(flow, {1: b"new"}, {0: (2, b"new")}, expires=LIVES)
         assert backend.nodes([(flow, 0), (flow, 1)]) == [None, b"new"]

@@ -5,7 +5,7 @@ from __future__ import annotations
 
 import pytest
 
-from umbel.backend import Arrival, JoinProgress, Over, ResultBackend
+from umbel.backend import Arrival, Gone, JoinProgress, Over, ResultBackend
 from umbel.testing.conformance.base import succeeds_in_child
 from umbel.testing.conformance.flow_base import LIVES, FlowSuite, at_once, failed, part, values_of
 
@@ -70,6 +70,13 @@ class Arriving(FlowSuite):
         self.begin(backend, flow, 1)
         assert self.arrive(backend, part(flow, 1), failed(flow, 2)) == [None, None]
         assert backend.progress(flow)[0] == JoinProgress(size=1, done=0, failed=None, sent=False)
+
+    def test_a_join_that_there_is_not_is_gone(self, backend: ResultBackend, flow: str) -> None:
+        self.begin(backend, flow, 1)
+        over = Over(flow=flow, join=0, size=1, failed=None)
+        parts = [part(flow, 0, join=7), part(flow, 0), failed(flow + "x", 0), part(flow, 1, join=7)]
+        assert backend.arrive(parts, expires=LIVES) == [Gone(), over, Gone(), Gone()]
+        assert backend.progress(flow + "x") == {}
 
     def test_an_empty_value_is_a_value(self, backend: ResultBackend, flow: str) -> None:
         self.begin(backend, flow, 1)

@@ -109,7 +109,8 @@ BEGIN
     UPDATE umbel.flows f SET expires = v_now + p_seconds FROM due WHERE f.id = due.id;
 END $$;
 
--- Notes parts; one without a value has failed. Returns those (their number n, from 1) that are to answer for what follows.
+-- Notes parts; one without a value has failed. Returns those (their number n, from 1) that are to answer for what follows, and those of
+-- which there is no join, without a size.
 CREATE FUNCTION umbel.arrive(
     p_flow text[], p_join bigint[], p_position integer[], p_id text[], p_value bytea[], p_failure bytea[], p_seconds double precision
 ) RETURNS TABLE (o_n integer, o_size integer, o_failed text, o_failure bytea) LANGUAGE plpgsql
@@ -136,7 +137,11 @@ BEGIN
             j.flow := r.flow;
             j.number := r.number;
         END IF;
-        CONTINUE WHEN NOT v_there;
+        IF NOT v_there THEN
+            o_n := r.n; o_size := NULL; o_failed := NULL; o_failure := NULL;
+            RETURN NEXT;
+            CONTINUE;
+        END IF;
         IF j.decider IS NULL AND r.position >= 0 AND r.position < j.size THEN
             IF r.value IS NULL THEN
                 PERFORM FROM umbel.parts t WHERE t.flow = r.flow AND t.number = r.number AND t.position = r.position;

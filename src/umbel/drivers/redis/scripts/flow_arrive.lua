@@ -1,5 +1,6 @@
 -- ARGV: base ttl (flow join position id, 1 for a success and 0 for a failure, value or failure)...
--- Returns for each false, or {size, id of the part that failed or false, failure} for who answers for what follows.
+-- Returns for each false, 0 if there is no such join, or {size, id of the part that failed or false, failure} for who answers for what
+-- follows.
 local ttl, now = ARGV[2], now_ms()
 local joins, lives, replies = {}, {}, {}
 
@@ -32,7 +33,7 @@ for at = 3, #ARGV, 6 do
     note(join, ARGV[at + 2], ARGV[at + 3], ARGV[at + 4] == '1', ARGV[at + 5])
   end
   local answers = join and join.decider == position and not join.sent
-  replies[#replies + 1] = answers and {join.size, join.failed or false, join.failure} or false
+  replies[#replies + 1] = answers and {join.size, join.failed or false, join.failure} or not join and 0 or false
 end
 for _, join in pairs(joins) do
   if join and join.changed then
