@@ -33,6 +33,7 @@ class State(msgspec.Struct, frozen=True, gc=False):
     slot: float  # the last that was handled, in seconds since the epoch
     runs: int = 0  # how many slots were
     id: str = ""  # names the last run
+    sent: float = 0.0  # when that was sent, or was to be, in seconds since the epoch
 
 
 class Changes(msgspec.Struct, frozen=True, gc=False):

@@ -9,15 +9,11 @@ import pytest
 from tests.beat.world import START, World, at
 
 from umbel import Umbel
-from umbel.backend import Record
 from umbel.beat.editing import NoSuchEntryError, Schedule
-from umbel.beat.entry import entry_of
 from umbel.beat.scheduler import LeaseScheduler
-from umbel.beat.sending import run_id
 from umbel.beat.stores import open_stores
-from umbel.exceptions import BrokerUnavailable, ImproperlyConfigured
+from umbel.exceptions import BrokerUnavailable
 from umbel.ids import uuid
-from umbel.meta import build_meta, encode_meta
 from umbel.schedule_store import Row, State
 from umbel.schedules import BaseSchedule, schedstate
 from umbel.wire.message import decode
@@ -221,118 +217,6 @@ def test_a_new_leader_goes_on_where_the_last_one_was():
     world.clock.advance(3590)
     world.run(10, world.scheduler("second"))
     assert world.sent() == Counter([at(3600, "rare")])
-
-
-class Overlapping(World):
-    """An entry that must not run beside itself, and results that the test writes."""
-
-    def __init__(self, overlap, **said):
-        super().__init__(tick={"schedule": 1, "overlap": overlap, **said})
-        self.one = self.scheduler()
-
-    def last_id(self):
-        return run_id(self.app, self.store.states(["tick"])["tick"].id)
-
-    def ends(self, state="SUCCESS"):
-        self.app.backend.store([Record(id=self.last_id(), state=state, meta=encode_meta(build_meta(self.last_id(), state, None)))])
-
-
-def test_skip_leaves_out_what_would_run_beside_the_run_before_also_if_its_worker_was_killed(caplog):
-    world = Overlapping("skip")
-    world.run(5, world.one)
-    assert world.sent() == Counter([at(1)])
-    assert "tick@2026-03-28T12:00:02Z is left out, as its run before has not ended" in caplog.text
-    world.ends("STARTED")
-    world.run(3, world.one)
-    assert world.sent() == Counter([at(1)])
-    world.ends("FAILURE")
-    world.run(1, world.one)
-    assert len(world.sent()) == 2
-
-
-def test_skip_forgets_a_run_whose_result_would_have_expired():
-    world = Overlapping("skip")
-    world.app.conf.result_expires = 10
-    world.run(16, world.one)
-    assert len(world.sent()) == 2
-
-
-def test_queue_waits_for_the_run_before_and_leaves_nothing_out():
-    world = Overlapping("queue", misfire="all")
-    world.run(5, world.one)
-    assert world.sent() == Counter([at(1)])
-    for _ in range(3):
-        world.ends()
-        world.run(2, world.one)
-    assert world.sent() == Counter(at(n) for n in (1, 2, 3, 4))
-
-
-def test_replace_revokes_the_run_before():
-    world = Overlapping("replace")
-    world.run(1.5, world.one)
-    first = world.last_id()
-    world.run(1, world.one)
-    assert world.sent() == Counter([at(1), at(2)])
-    assert [each.id for each in world.broker.revoked_since(0).entries] == [first]
-    world.ends()
-    world.run(1, world.one)
-    assert [each.id for each in world.broker.revoked_since(0).entries] == [first]
-
-
-def test_a_result_backend_that_does_not_answer_holds_a_run_up_and_loses_none(monkeypatch):
-    world = Overlapping("skip")
-    world.run(1.5, world.one)
-    world.ends()
-    with monkeypatch.context() as patch:
-        patch.setattr(world.app.backend, "get", unavailable)
-        with pytest.raises(BrokerUnavailable):
-            world.run(2, world.one)
-    world.run(1, world.one)
-    assert world.sent() == Counter([at(1), at(2)])
-
-
-def test_an_entry_that_gives_its_task_an_id_is_looked_up_by_that():
-    world = Overlapping("skip", options={"task_id": "mine"})
-    world.run(2.5, world.one)
-    assert len(world.sent()) == 1
-    world.app.backend.store([Record(id="mine", state="SUCCESS", meta=encode_meta(build_meta("mine", "SUCCESS", None)))])
-    world.run(1, world.one)
-    assert len(world.sent()) == 2
-
-
-def test_a_result_that_cannot_be_read_holds_up_nothing(caplog):
-    world = Overlapping("skip")
-    world.run(1.5, world.one)
-    world.app.backend.store([Record(id=world.last_id(), state="SUCCESS", meta=b"rubbish")])
-    world.run(1, world.one)
-    assert world.sent() == Counter([at(1), at(2)])
-    assert "The result of tick@2026-03-28T12:00:01Z cannot be read, and counts as ended" in caplog.text
-
-
-@pytest.mark.parametrize(
-    ("settings", "overlap", "text"),
-    [
-        ({"result_backend": "rpc://"}, "skip", "which each scheduler must be able to read. Set result_backend to a store"),
-        ({"result_backend": "redis://127.0.0.1:1"}, "replace", "RabbitMQ keeps no revoked ids. Set umbel_state_url to a store"),
-    ],
-)
-def test_an_overlap_that_the_settings_cannot_keep_is_refused(settings, overlap, text):
-    with Umbel("beat", broker="amqp://127.0.0.1:1", set_as_current=False) as app:
-        app.conf.update(settings)
-        with pytest.raises(ImproperlyConfigured, match=text):
-            entry_of("tick", {"task": "t", "schedule": 5, "overlap": overlap}, app)
-
-
-def unavailable(_):
-    raise BrokerUnavailable("It does not answer.")
-
-
-def test_an_entry_that_needs_a_result_backend_says_so_where_there_is_none(caplog):
-    world = World(tick={"schedule": 1}, alone={"schedule": 1, "overlap": "skip"})
-    world.app.conf.result_backend = None
-    world.run(3, world.scheduler())
-    assert "'alone' has overlap='skip': whether its run before has ended is known from its result" in caplog.text
-    assert set(world.sent()) == {at(1), at(2)}
 
 
 def test_what_is_paused_is_not_sent_and_goes_on_from_when_it_is_resumed():

@@ -24,7 +24,7 @@ class World:
         self.app._broker.get()
         self.app._broker.wrap(lambda _: self.broker)
         self.entries = {name: {"task": f"tasks.{name}", **said} for name, said in entries.items()}
-        self.seen = Counter()
+        self.headers, self.seen = [], Counter()
         self.store = self.open_store()
 
     def open_store(self):
@@ -45,7 +45,8 @@ class World:
             found = self.broker.fetch("celery", 1000, owner="reader", seq=seq)
             if not found:
                 break
-            self.seen.update(decode(each.raw).headers["umbel_slot"] for each in found)
+            self.headers += [decode(each.raw).headers for each in found]
+            self.seen.update(each["umbel_slot"] for each in self.headers[-len(found) :])
         self._seq = seq
         return self.seen
 

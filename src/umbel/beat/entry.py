@@ -68,6 +68,11 @@ class Entry:
     last_run_at: float | None = None
 
     @property
+    def runs_alone(self) -> bool:
+        """May it not run beside itself?"""
+        return self.overlap != "allow"
+
+    @property
     def patience(self) -> float | None:
         """Seconds after which a missed moment is not run any more; None: never."""
         return GRACE if self.grace is None and self.misfire == "skip" else self.grace

@@ -4,15 +4,15 @@ from __future__ import annotations
 
 import logging
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from umbel.beat.leader import ASKS, Leader
-from umbel.beat.overlap import last_id, running
+from umbel.beat.overlap import Overlaps, last_id
 from umbel.beat.planning import slot_id
 from umbel.beat.sending import REFUSED_AGAIN, Run, send
 from umbel.beat.stores import name_of
-from umbel.beat.timetable import Due, Timetable, batches
+from umbel.beat.timetable import Due, Timetable, batches, intended
 from umbel.clock import Clock, SystemClock
 from umbel.leases import LeaseStore
 from umbel.schedule_store import ScheduleStore, State
@@ -40,6 +40,7 @@ class LeaseScheduler:
         self._app, self._store, self._configured = app, store, configured
         self._clock = clock or SystemClock()
         self.leader = Leader(leases, self._clock, role=name_of(app), holder=holder)
+        self._overlaps = Overlaps(app)
         self._table: Timetable | None = None
         self._fence = 0  # of the term that the timetable was made in
         self._look_at = 0.0
@@ -92,37 +93,42 @@ class LeaseScheduler:
 
     def _carry_out(self, table: Timetable, dues: Sequence[Due], now: float) -> None:
         """Send what is due, and then write so: a crash in between sends again what the broker has seen, and leaves out."""
-        if not dues:
-            return
-        try:
-            done = self._sent(table, dues, now)
-            written = not done or self._write([state for _, state in done])
-        except BaseException:
-            for due in dues:  # none may be forgotten
-                table.wait(due.entry.name, now)
-            raise
-        if written:
+        alone = [due for due in dues if due.entry.runs_alone]
+        for some in ([due for due in dues if not due.entry.runs_alone], alone):
+            try:
+                if some and self._table is not None:
+                    self._carry_out_some(table, some, now)
+            except BaseException:
+                for due in (*some, *alone):  # none may be forgotten
+                    table.wait(due.entry.name, now)
+                raise
+
+    def _carry_out_some(self, table: Timetable, dues: Sequence[Due], now: float) -> None:
+        turns: list[tuple[Due, Sequence[float]]] = [(due, due.plan.slots) for due in dues]
+        if dues[0].entry.runs_alone:
+            turns = self._allowed(table, dues, now)
+            if not self._intend(table, turns, now):
+                return
+        failed = send(self._app, [Run(due.entry, slot) for due, slots in turns for slot in slots])
+        for name in failed.refused:
+            table.wait(name, now + REFUSED_AGAIN)
+        done = [(due, after(due, slots, failed.unsent, now)) for due, slots in turns if due.entry.name not in failed.refused]
+        if done and self._write([state for _, state in done]):
             for due, state in done:
                 table.handled(due, state)
 
-    def _sent(self, table: Timetable, dues: Sequence[Due], now: float) -> list[tuple[Due, State]]:
-        """Send what is due; return each that has had its turn, and its new state."""
-        done: list[tuple[Due, State]] = []
-        runs: list[Run] = []
-        unfinished = running(self._app, dues, now)
+    def _allowed(self, table: Timetable, dues: Sequence[Due], now: float) -> list[tuple[Due, Sequence[float]]]:
+        """Return what is sent of entries that must not run beside themselves; those that wait are not among them."""
+        turns: list[tuple[Due, Sequence[float]]] = []
+        running = self._overlaps.still_running([due for due in dues if due.plan.slots and intended(due.entry, due.state) is None], now)
         for due in dues:
-            slots: Sequence[float] | None = due.plan.slots
-            if due.entry.name in unfinished:
-                slots = self._overlapping(due)
-                if slots is None:
-                    table.wait(due.entry.name, now + WAITS)
-                    continue
-            runs += (Run(due.entry, slot) for slot in slots or ())
-            done.append((due, after(due, slots or ())))
-        refused = send(self._app, runs)
-        for name in refused:
-            table.wait(name, now + REFUSED_AGAIN)
-        return [each for each in done if each[0].entry.name not in refused]
+            goes_on = running.get(due.entry.name, False)
+            slots = due.plan.slots if goes_on is False else self._overlapping(due) if goes_on else None
+            if slots is None:
+                table.wait(due.entry.name, now + WAITS)
+            else:
+                turns.append((due, slots))
+        return turns
 
     def _overlapping(self, due: Due) -> Sequence[float] | None:
         """Do what the entry wants while its last run goes on; return what is sent. None: it waits."""
@@ -136,6 +142,21 @@ class LeaseScheduler:
         logger.warning("beat: %s is left out, as its run before has not ended: %s.", slot_id(entry.name, due.plan.slots[0]), last)
         return ()
 
+    def _intend(self, table: Timetable, turns: Sequence[tuple[Due, Sequence[float]]], now: float) -> bool:
+        """Write what is about to be sent of entries that must not run beside themselves.
+
+        If this leader dies meanwhile, the next one sends these runs, whatever else they have become late for, and knows of them.
+        """
+        states = [
+            State(due.state.name, due.state.slot, due.state.runs, slot_id(due.entry.name, slots[0]), now)
+            for due, slots in turns
+            if slots and intended(due.entry, due.state) is None
+        ]
+        if states and not self._write(states):
+            return False
+        table.states.update({state.name: state for state in states})
+        return True
+
     def _write(self, states: Sequence[State]) -> bool:
         """Write *states*. False: who has written is of a later term, or the store has an older one of ours: a new term is begun."""
         if self._store.advance(states, fence=self._fence):
@@ -147,11 +168,13 @@ class LeaseScheduler:
 
     def close(self) -> None:
         """Let another lead at once."""
+        self._overlaps.close()
         self.leader.give_up()
 
 
-def after(due: Due, slots: Sequence[float]) -> State:
-    """Return the state of an entry of which *slots* were sent."""
-    state = due.state
-    last = slot_id(due.entry.name, slots[-1]) if slots else state.id
-    return State(name=state.name, slot=due.plan.handled, runs=state.runs + len(slots), id=last)
+def after(due: Due, slots: Sequence[float], unsent: Collection[tuple[str, float]], now: float) -> State:
+    """Return the state of an entry of which *slots* have had their turn."""
+    state, name = due.state, due.entry.name
+    sent = [slot for slot in slots if (name, slot) not in unsent]
+    last = State(name=name, slot=0, id=slot_id(name, sent[-1]), sent=now) if sent else state
+    return State(name=name, slot=due.plan.handled, runs=state.runs + len(slots), id=last.id, sent=last.sent)

@@ -5,6 +5,8 @@ from __future__ import annotations
 import logging
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from dataclasses import dataclass, field
+from datetime import timedelta
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, NamedTuple
 from uuid import NAMESPACE_URL, uuid5
@@ -21,11 +23,12 @@ from umbel.task import Task
 if TYPE_CHECKING:
     from umbel.app import Umbel
 
-__all__ = ["REFUSED_AGAIN", "BeatLazyFunc", "Run", "arguments_of", "problem_of", "run_id", "send", "send_now"]
+__all__ = ["REFUSED_AGAIN", "BeatLazyFunc", "Failed", "Run", "arguments_of", "memory", "problem_of", "run_id", "send", "send_now"]
 
 logger = logging.getLogger("celery.beat")
 
 NO_OPTIONS: Mapping[str, Any] = MappingProxyType({})
+DAY = 86400.0
 KEPT = 3600.0  # seconds that the broker remembers a run: longer than any failover
 REFUSED_AGAIN = 10.0  # seconds until a run is sent again that the broker has refused
 
@@ -55,18 +58,32 @@ def run_id(app: Umbel, run: str, options: Mapping[str, Any] = NO_OPTIONS) -> str
     return str(options.get("task_id") or uuid5(NAMESPACE_URL, f"umbel-beat:{app.main or ''}:{run}"))
 
 
-def send(app: Umbel, runs: Sequence[Run]) -> set[str]:
-    """Send *runs*; return the names of entries of which the broker has refused one: it is to be sent again, and holds up no other.
+def memory(app: Umbel) -> float:
+    """Return for how many seconds a result is kept."""
+    expires = app.conf.result_expires
+    return expires.total_seconds() if isinstance(expires, timedelta) else float(expires or DAY)
 
-    One that cannot be sent, as its arguments cannot be written, say, is logged, and has had its turn.
+
+@dataclass(frozen=True, slots=True)
+class Failed:
+    """What was not sent."""
+
+    refused: dict[str, OperationalError] = field(default_factory=dict)  # by the broker, of these entries: to be sent again
+    unsent: set[tuple[str, float]] = field(default_factory=set)  # names and slots of runs that cannot be sent, and have had their turn
+
+
+def send(app: Umbel, runs: Sequence[Run]) -> Failed:
+    """Send *runs*; return which were not sent: they hold up no other.
+
+    One that the broker has refused is to be sent again. One that cannot be sent, as its arguments cannot be written, say, is logged.
 
     Raises:
         OperationalError: the broker did not take them, or perhaps it did: sent again, each takes effect once.
     """
-    refused: dict[str, OperationalError] = {}
+    failed = Failed()
     drafted: list[tuple[Run, publish.Draft]] = []
     for run in runs:
-        with telling(run, refused):
+        with telling(run, failed):
             if (made := prepared(app, run)) is not None:
                 drafted.append((run, made))
     try:
@@ -74,38 +91,39 @@ def send(app: Umbel, runs: Sequence[Run]) -> set[str]:
     except OperationalError as exc:
         if not getattr(exc, "refused", False):
             raise
-        send_apart(app, [run for run, _ in drafted], refused)
-        if len(drafted) > 1 and all(run.entry.name in refused for run, _ in drafted):  # so it is no entry's fault
+        send_apart(app, [run for run, _ in drafted], failed)
+        if len(drafted) > 1 and all(run.entry.name in failed.refused for run, _ in drafted):  # so it is no entry's fault
             raise
     except Exception:  # noqa: BLE001 - one of them cannot be sent, as no queue takes it, say: the others can
-        send_apart(app, [run for run, _ in drafted], refused)
-    for name, why in refused.items():
+        send_apart(app, [run for run, _ in drafted], failed)
+    for name, why in failed.refused.items():
         logger.error("beat: The periodic task %r is refused, and is tried again in %g s: %s", name, REFUSED_AGAIN, why)
     for run in runs:
-        if run.entry.name not in refused:
+        if run.entry.name not in failed.refused:
             logger.info("Scheduler: Sending due task %s (%s)", run.entry.name, run.entry.task)
-    return set(refused)
+    return failed
 
 
-def send_apart(app: Umbel, runs: Sequence[Run], refused: dict[str, OperationalError]) -> None:
+def send_apart(app: Umbel, runs: Sequence[Run], failed: Failed) -> None:
     """Send each by itself, in a message of its own: one that was refused with others may be there, and another copy of it must be none."""
     for run in runs:
-        with telling(run, refused):
+        with telling(run, failed):
             if (made := prepared(app, run)) is not None:
                 publish.publish(app, (made,))
 
 
 @contextmanager
-def telling(run: Run, refused: dict[str, OperationalError]) -> Iterator[None]:
+def telling(run: Run, failed: Failed) -> Iterator[None]:
     """Note or log why a run cannot be sent, if it is not that the broker is away."""
     try:
         yield
     except OperationalError as exc:
         if not getattr(exc, "refused", False):
             raise
-        refused[run.entry.name] = exc
+        failed.refused[run.entry.name] = exc
     except Exception as exc:
         logger.exception("beat: Message Error: %s", exc)  # noqa: TRY401 - Celery's line
+        failed.unsent.add((run.entry.name, run.slot))
 
 
 def send_now(app: Umbel, run: Run) -> str:
@@ -172,8 +190,10 @@ def options_of(app: Umbel, run: Run) -> dict[str, Any]:
     entry, name = run.entry, slot_id(run.entry.name, run.slot)
     headers = {**(entry.options.get("headers") or {}), "celery_beat_task": True, "umbel_slot": name}
     options = {**entry.options, "task_id": run_id(app, name, entry.options), "headers": headers}
-    if entry.overlap != "allow":
+    if entry.runs_alone:
         options["ignore_result"] = False  # its state says whether it has ended
+        if options.get("expires", getattr(app.tasks.get(entry.task), "expires", None)) is None:
+            options["expires"] = memory(app)  # it counts as ended then: it must not begin
     if app.broker.features.once and not publish.is_followed(options):
         options |= {"once_key": run_id(app, name), "once_for": KEPT + (entry.patience or 0)}
     else:

@@ -10,14 +10,14 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import msgspec
 
 from umbel.beat.entry import Entry, entry_of
-from umbel.beat.planning import Plan, begin, plan
+from umbel.beat.planning import Plan, begin, plan, slot_of
 from umbel.schedule_store import ScheduleStore, State
 from umbel.schedules import from_dict
 
 if TYPE_CHECKING:
     from umbel.app import Umbel
 
-__all__ = ["Due", "Timetable", "read_row"]
+__all__ = ["Due", "Timetable", "intended", "read_row"]
 
 logger = logging.getLogger("celery.beat")
 
@@ -137,6 +137,9 @@ class Timetable:
             logger.exception("beat: Cannot calculate the next run of %r, trying again in %d seconds.", name, AGAIN)
             self.wait(name, now + AGAIN)
             return None
+        slot = intended(entry, state)
+        if slot is not None and entry.enabled and slot > (entry.since or 0):
+            return Due(entry, state, planned if planned.slots == [slot] else Plan([slot], now if entry.schedule.is_custom() else slot, now))
         if planned.slots or planned.handled != state.slot:
             return Due(entry, state, planned)
         if planned.looks_at is not None:
@@ -160,6 +163,14 @@ class Timetable:
         while self._heap and self._turns.get(self._heap[0][2]) != self._heap[0][1]:
             heapq.heappop(self._heap)
         return self._heap[0][0] if self._heap else None
+
+
+def intended(entry: Entry, state: State) -> float | None:
+    """Return the slot that a leader was about to send, and has not written that it did. None: there is none."""
+    if not entry.runs_alone or not state.id:
+        return None
+    slot = slot_of(state.id)
+    return slot if slot > state.slot or (slot == state.slot and entry.schedule.is_custom()) else None
 
 
 def read_row(name: str, text: bytes | None, configured: Mapping[str, Any] | None, app: Any = None) -> Entry:

@@ -21,8 +21,8 @@ NOW = "SELECT umbel.clock()"
 CHANGES = "SELECT o_mark, o_name, o_text, o_whole FROM umbel.schedule_changes(%s, %s, %s::integer)"
 PUT = "SELECT umbel.schedule_put(%s, %s::text[], %b::bytea[])"
 REMOVE = "SELECT umbel.schedule_remove(%s, %s::text[], %s)"
-STATES = "SELECT name, slot, runs, id FROM umbel.schedule_states WHERE schedule = %s AND name = ANY (%s::text[])"
-ADVANCE = "SELECT umbel.schedule_advance(%s, %s, %s::text[], %s::double precision[], %s::bigint[], %s::text[])"
+STATES = "SELECT name, slot, runs, id, sent FROM umbel.schedule_states WHERE schedule = %s AND name = ANY (%s::text[])"
+ADVANCE = "SELECT umbel.schedule_advance(%s, %s, %s::text[], %s::double precision[], %s::bigint[], %s::text[], %s::float8[])"
 
 
 class PostgresSchedules(ScheduleStore):
@@ -67,7 +67,7 @@ class PostgresSchedules(ScheduleStore):
 
     def advance(self, states: Sequence[State], *, fence: int) -> bool:
         columns = ([each.name for each in states], [float(each.slot) for each in states], [each.runs for each in states])
-        values = (self._name, fence, *columns, [each.id for each in states])
+        values = (self._name, fence, *columns, [each.id for each in states], [float(each.sent) for each in states])
         return bool(self._database.call(ADVANCE, values, repeat=True)[0][0])
 
     def close(self) -> None:

@@ -63,7 +63,7 @@ class RedisSchedules(ScheduleStore):
         return found
 
     def advance(self, states: Sequence[State], *, fence: int) -> bool:
-        written = (arg for each in states for arg in (each.name, repr(float(each.slot)), each.runs, each.id))
+        written = (arg for each in states for arg in (each.name, repr(float(each.slot)), each.runs, repr(float(each.sent)), each.id))
         return bool(self._run("schedule_advance", fence, *written))
 
     def close(self) -> None:
@@ -72,5 +72,5 @@ class RedisSchedules(ScheduleStore):
 
 def state_of(name: str, packed: bytes) -> State:
     """Read what `schedule_advance.lua` writes."""
-    slot, runs, task_id = packed.decode().split(" ", 2)
-    return State(name, float(slot), int(runs), task_id)
+    slot, runs, sent, task_id = packed.decode().split(" ", 3)
+    return State(name, float(slot), int(runs), task_id, float(sent))

@@ -35,14 +35,14 @@ SELECT max(mark) FROM
 (SELECT mark FROM umbel_schedule_rows WHERE schedule = ? AND text IS NULL AND mark < ? ORDER BY mark LIMIT ?)"""
 FORGET = "DELETE FROM umbel_schedule_rows WHERE schedule = ? AND text IS NULL AND mark <= ?"
 SET_FLOOR = "UPDATE umbel_schedules SET floor = max(floor, ?) WHERE name = ?"
-STATE = "SELECT name, slot, runs, id FROM umbel_schedule_states WHERE schedule = ? AND name = ?"
+STATE = "SELECT name, slot, runs, id, sent FROM umbel_schedule_states WHERE schedule = ? AND name = ?"
 FORGET_STATE = "DELETE FROM umbel_schedule_states WHERE schedule = ? AND name = ?"
 FENCE = """
 INSERT INTO umbel_schedules (name, mark, floor, fence) VALUES (:name, 0, 0, :fence)
 ON CONFLICT DO UPDATE SET fence = :fence WHERE fence <= :fence"""
 ADVANCE = """
-INSERT INTO umbel_schedule_states (schedule, name, slot, runs, id) VALUES (?, ?, ?, ?, ?)
-ON CONFLICT DO UPDATE SET slot = excluded.slot, runs = excluded.runs, id = excluded.id WHERE slot <= excluded.slot"""
+INSERT INTO umbel_schedule_states (schedule, name, slot, runs, id, sent) VALUES (?, ?, ?, ?, ?, ?)
+ON CONFLICT DO UPDATE SET slot = excluded.slot, runs = excluded.runs, id = excluded.id, sent = excluded.sent WHERE slot <= excluded.slot"""
 
 
 class SQLiteSchedules(ScheduleStore):
@@ -124,7 +124,7 @@ class SQLiteSchedules(ScheduleStore):
         with self._database.write() as connection:
             if connection.execute(FENCE, {"name": self._name, "fence": fence}).rowcount != 1:
                 return False
-            connection.executemany(ADVANCE, [(self._name, each.name, each.slot, each.runs, each.id) for each in states])
+            connection.executemany(ADVANCE, [(self._name, each.name, each.slot, each.runs, each.id, each.sent) for each in states])
             return True
 
     def close(self) -> None:

@@ -184,6 +184,7 @@ CREATE TABLE IF NOT EXISTS umbel_schedule_states (
     slot REAL NOT NULL,
     runs INTEGER NOT NULL,
     id TEXT NOT NULL,
+    sent REAL NOT NULL,
     PRIMARY KEY (schedule, name)
 ) WITHOUT ROWID;
 

@@ -204,7 +204,7 @@ class ScheduleStoreConformance:
     def test_states_are_kept_beside_rows_and_are_no_changes(self, store: ScheduleStore) -> None:
         store.put(rows_of("a", "b"))
         mark = store.changed_since(0).mark
-        states = [State("a", 1711675800.25, 7, "a@2024-03-29T01:30:00.250Z"), State("in a program", -1.5)]
+        states = [State("a", 1711675800.25, 7, "a@2024-03-29T01:30:00.250Z", 1711675801.5), State("in a program", -1.5)]
         assert store.advance(states, fence=1)
         assert store.states(["in a program", "b", "a", "a"]) == {state.name: state for state in states}
         assert store.changed_since(mark) == Changes(mark)

@@ -65,6 +65,7 @@ CREATE TABLE umbel.schedule_states (
     slot double precision NOT NULL,
     runs bigint NOT NULL,
     id text NOT NULL,
+    sent double precision NOT NULL,
     PRIMARY KEY (schedule, name)
 );
 
@@ -150,7 +151,8 @@ END $$;
 
 -- Writes states, each of another name, all or none; false if somebody with a larger fence has written.
 CREATE FUNCTION umbel.schedule_advance(
-    p_schedule text, p_fence bigint, p_names text[], p_slots double precision[], p_runs bigint[], p_ids text[]
+    p_schedule text, p_fence bigint, p_names text[], p_slots double precision[], p_runs bigint[], p_ids text[],
+    p_sents double precision[]
 ) RETURNS boolean LANGUAGE plpgsql SET lock_timeout TO '1500ms' SET enable_seqscan TO off SET jit TO off AS $$
 BEGIN
     INSERT INTO umbel.schedules AS s (name, fence) VALUES (p_schedule, p_fence)
@@ -158,8 +160,9 @@ BEGIN
     IF NOT FOUND THEN
         RETURN false;
     END IF;
-    INSERT INTO umbel.schedule_states AS s (schedule, name, slot, runs, id)
-    SELECT p_schedule, name, slot, runs, id FROM unnest(p_names, p_slots, p_runs, p_ids) AS i (name, slot, runs, id)
-    ON CONFLICT (schedule, name) DO UPDATE SET slot = excluded.slot, runs = excluded.runs, id = excluded.id WHERE s.slot <= excluded.slot;
+    INSERT INTO umbel.schedule_states AS s (schedule, name, slot, runs, id, sent)
+    SELECT p_schedule, i.* FROM unnest(p_names, p_slots, p_runs, p_ids, p_sents) AS i (name, slot, runs, id, sent)
+    ON CONFLICT (schedule, name) DO UPDATE SET slot = excluded.slot, runs = excluded.runs, id = excluded.id, sent = excluded.sent
+    WHERE s.slot <= excluded.slot;
     RETURN true;
 END $$;
