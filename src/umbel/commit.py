@@ -104,20 +104,27 @@ def canvas_on_commit(sig: Any, result: Any, using: str | None, how: Mapping[str,
 
 def _pending(result: Any) -> Any:
     """Return *result*, those in it and those before it, as results of what will run here."""
-    parent = None if result.parent is None else _pending(result.parent)
-    if isinstance(result, GroupResult):
-        return GroupResult(result.id, [_pending(each) for each in result.results], parent, app=result.app)
-    found: EagerResult[Any] = EagerResult(result.id, None, states.PENDING, name=result.name_given)
-    found.parent = parent
-    return found
+    last: Any = None
+    below: Any = None
+    while result is not None:
+        found: Any
+        if isinstance(result, GroupResult):
+            found = GroupResult(result.id, [_pending(each) for each in result.results], app=result.app)
+        else:
+            found = EagerResult(result.id, None, states.PENDING, name=result.name_given)
+        last = found if last is None else last
+        if below is not None:
+            below.parent = found
+        below, result = found, result.parent
+    return last
 
 
 def _take_over(pending: Any, ran: Any) -> None:
     """Tell the results that were returned what became of them; *ran* has the same shape."""
-    if pending.parent is not None:
-        _take_over(pending.parent, ran.parent)
-    if isinstance(pending, EagerResult):
-        pending.take_over(ran)
-        return
-    for each, its in zip(pending.results, ran.results, strict=True):
-        _take_over(each, its)
+    while pending is not None:
+        if isinstance(pending, GroupResult):
+            for each, its in zip(pending.results, ran.results, strict=True):
+                _take_over(each, its)
+        else:
+            pending.take_over(ran)
+        pending, ran = pending.parent, ran.parent

@@ -27,7 +27,7 @@ class chain(Several):  # noqa: N801 - Celery's name
 
     def __new__(cls, *tasks: Any, **options: Any) -> Any:
         """Fold the tasks."""
-        if len(tasks) == 1 and not isinstance(tasks[0], Mapping):
+        if len(tasks) == 1 and isinstance(tasks[0], Iterable) and not isinstance(tasks[0], Mapping | str):
             tasks = tuple(tasks[0])
         app = options.pop("app", None)
         steps = [as_signature(task, app) for task in tasks]

@@ -13,6 +13,7 @@ if TYPE_CHECKING:
 
 __all__ = ["chord"]
 
+NO_BODY = "A chord needs a body. Give it: chord(header)(body)."
 HEADER_ID = "header_id"  # ours: the option that keeps the id of the header's group once it is fixed
 
 
@@ -107,7 +108,7 @@ class chord(Signature[Any]):  # noqa: N801 - Celery's name
         further = dict(kwargs or {})
         body = further.pop("body", None) or self.body
         if body is None:
-            raise TypeError("A chord needs a body. Give it: chord(header)(body).")
+            raise TypeError(NO_BODY)
         return Signature.apply_async(self._with_body(body), args, further, route_name, **options)
 
     def _with_body(self, body: Any) -> Self:
@@ -121,8 +122,10 @@ class chord(Signature[Any]):  # noqa: N801 - Celery's name
     def apply(self, args: Sequence[Any] | None = None, kwargs: Mapping[str, Any] | None = None, **options: Any) -> Any:
         """Run it here and now."""
         further = dict(kwargs or {})
-        complete = self.clone()
-        complete.body = as_signature(further.pop("body", None) or self.body, self._app).clone()
+        complete, body = self.clone(), further.pop("body", None) or self.body
+        if body is None:
+            raise TypeError(NO_BODY)
+        complete.body = as_signature(body, self._app).clone()
         return Signature.apply(complete, args, further, **options)
 
     def set_immutable(self, immutable: bool) -> None:

@@ -12,8 +12,9 @@ from typing import Any, NamedTuple
 
 import msgspec
 
-from umbel.canvas.chords import HEADER_ID
+from umbel.canvas.chords import HEADER_ID, NO_BODY
 from umbel.canvas.groups import members
+from umbel.canvas.mistakes import refuse_queue
 from umbel.canvas.options import LINKS, maybe_list
 from umbel.canvas.signatures import Signature, as_signature
 from umbel.canvas.spread import spread
@@ -134,6 +135,7 @@ class Compiler:
     def _task(self, sig: Signature[Any], behind: Behind) -> Node:
         follow = behind.follow() if isinstance(behind, _Parts) else behind
         refuse_key(sig.options, sig.task)
+        refuse_queue(sig.options, sig.task)
         options = {key: value for key, value in sig.options.items() if key not in {"task_id", "chord", *LINKS}}
         links = [number for link in maybe_list(sig.options.get("link")) for number in self._link(as_signature(link, sig._app))]  # noqa: SLF001
         errbacks = tuple(plain(each) for each in maybe_list(sig.options.get("link_error")))
@@ -164,7 +166,7 @@ class Compiler:
 
     def _chord(self, sig: Any, behind: Behind) -> list[Node]:
         if sig.body is None:
-            raise TypeError("A chord needs a body. Give it: chord(header)(body).")
+            raise TypeError(NO_BODY)
         to_group = as_signature(sig.body).subtask_type == "group"
         return self._join(sig.tasks, sig.options[HEADER_ID], self._build(sig.body, behind), NOTHING, to_group=to_group)
 

@@ -13,6 +13,7 @@ from umbel.canvas.errbacks import is_new_style
 from umbel.canvas.fresh import fresh_id
 from umbel.canvas.launch import arguments_of, launch_options
 from umbel.canvas.options import LINKS
+from umbel.canvas.sending import refuse_unsendable
 from umbel.canvas.signatures import Signature
 from umbel.canvas.start import frozen_copy
 from umbel.context import Context
@@ -45,6 +46,7 @@ def run_canvas(sig: Signature[Any], args: Sequence[Any], kwargs: Mapping[str, An
     frozen, result = frozen_copy(sig, args, kwargs, options)
     if result is None:
         return None
+    refuse_unsendable(app, frozen)
     compiler = Compiler(fresh_id())
     starts = list(compiler.starts(frozen))
     flow = EagerFlow(app, compiler)
@@ -144,14 +146,17 @@ class EagerFlow:
             stdlib_traceback.print_exc()
 
     def result_of(self, result: Any) -> Any:
-        """Return what became of a result that `freeze` made, and of its parents."""
-        if result is None:
-            return None
-        parent = self.result_of(result.parent)
-        found: Any
-        if isinstance(result, GroupResult):
-            found = GroupResult(result.id, [self.result_of(each) for each in result.results], parent)
-        else:
-            found = self._results.get(result.id) or EagerResult(result.id, None, states.PENDING)
-            found.parent = parent
-        return found
+        """Return what became of a result that `freeze` made, and of its parents, which may be many."""
+        last: Any = None
+        below: Any = None
+        while result is not None:
+            found: Any
+            if isinstance(result, GroupResult):
+                found = GroupResult(result.id, [self.result_of(each) for each in result.results])
+            else:
+                found = self._results.get(result.id) or EagerResult(result.id, None, states.PENDING)
+            last = found if last is None else last
+            if below is not None:
+                below.parent = found
+            below, result = found, result.parent
+        return last

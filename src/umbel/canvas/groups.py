@@ -31,7 +31,7 @@ class group(Several):  # noqa: N801 - Celery's name
 
     def __init__(self, *tasks: Any, app: Umbel | None = None, **options: Any) -> None:
         found: Any = tasks
-        if len(tasks) == 1 and not _is_single(tasks[0]):
+        if len(tasks) == 1 and isinstance(tasks[0], Iterable) and not _is_single(tasks[0]):
             found = tasks[0]
         if isinstance(found, group):
             app, found = app or found._app, [task.clone() for task in found.tasks]  # noqa: SLF001
@@ -65,9 +65,9 @@ class group(Several):  # noqa: N801 - Celery's name
             TypeError: a callback or errback is given: nothing says when it would be due.
         """
         if link is not None:
-            raise TypeError("Cannot add link to group: use a chord")
+            raise TypeError("A group has no value that a callback could start with. Make it a chord: group(...) | callback.")
         if link_error is not None:
-            raise TypeError("Cannot add link to group: do that on individual tasks")
+            raise TypeError("Of a group each member fails by itself. Put the errback on all of them: group(...).on_error(errback).")
         result: Any = super().apply_async(args, kwargs, route_name, **options)
         found: GroupResult[Any] = result
         return found
@@ -129,7 +129,7 @@ class group(Several):  # noqa: N801 - Celery's name
 
 
 def _is_single(value: Any) -> bool:
-    return isinstance(value, Mapping) and not isinstance(value, group)
+    return isinstance(value, str) or (isinstance(value, Mapping) and not isinstance(value, group))
 
 
 def members(of: Any) -> Iterator[Signature[Any]]:

@@ -7,6 +7,7 @@ from itertools import islice
 from typing import TYPE_CHECKING, Any, Self
 
 from umbel.canvas.groups import group
+from umbel.canvas.mistakes import calls_in
 from umbel.canvas.regen import Regen, regen
 from umbel.canvas.signatures import Signature, as_signature
 
@@ -29,7 +30,7 @@ class _Map(Signature[Any]):
 
     def __init__(self, task: Any, it: Iterable[Any], app: Umbel | None = None, **options: Any) -> None:
         inner, app = _inner(task, app)
-        super().__init__(self.task_name, (), {"task": inner, "it": regen(it)}, options, immutable=True, app=app)
+        super().__init__(self.task_name, (), {"task": inner, "it": regen(calls_in(it))}, options, immutable=True, app=app)
 
     @classmethod
     def from_dict(cls, d: Mapping[str, Any], app: Umbel | None = None) -> Signature[Any]:
@@ -64,8 +65,10 @@ class chunks(Signature[Any]):  # noqa: N801 - Celery's name
     """`task(*x)` for each x of *it*, *n* of them in one message."""
 
     def __init__(self, task: Any, it: Iterable[Any], n: int, app: Umbel | None = None, **options: Any) -> None:
+        if n < 1:
+            raise ValueError(f"Chunks have 1 or more calls each, not {n}.")
         inner, app = _inner(task, app)
-        super().__init__("celery.chunks", (), {"task": inner, "it": regen(it), "n": n}, options, immutable=True, app=app)
+        super().__init__("celery.chunks", (), {"task": inner, "it": regen(calls_in(it)), "n": n}, options, immutable=True, app=app)
 
     @classmethod
     def from_dict(cls, d: Mapping[str, Any], app: Umbel | None = None) -> Signature[Any]:

@@ -7,13 +7,15 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from itertools import islice
 from typing import TYPE_CHECKING, Any
 
+from msgspec import structs
+
 from umbel import publish
 from umbel.canvas.compile import Compiler, Start
 from umbel.canvas.fresh import flow_of
 from umbel.canvas.launch import OwnCall, arguments_of, call_of
 from umbel.canvas.records import encode_join, encode_members, encode_node
 from umbel.canvas.signatures import as_signature
-from umbel.flow import Node
+from umbel.flow import Follow, Node
 from umbel.moments import moment
 from umbel.result import AsyncResult, GroupResult
 
@@ -117,11 +119,13 @@ def publish_as(app: Umbel, calls: Sequence[publish.Draft | OwnCall], how: Mappin
 def refuse_unsendable(app: Umbel, frozen: Any) -> None:
     """Raise what `send` would raise of a canvas, and send nothing."""
     compiler = Compiler("")
-    starts = [start.node for start in compiler.starts(frozen)]
-    for node in starts:
+    for node, _ in list(compiler.starts(frozen)):
         _check_arguments(app, node)
-    for node in (*starts, *compiler.nodes.values()):
-        encode_node(node, node.signature["options"].get("serializer") or app.conf.task_serializer)
+        task, options = app.known_task(node.signature["task"]), node.signature["options"]
+        serializer = options.get("serializer") or (app.conf.task_serializer if task is None else task.serializer)
+        encode_node(structs.replace(node, signature={**node.signature, "options": {}}, follow=Follow()), serializer)
+    for node in compiler.nodes.values():
+        encode_node(node, app.conf.task_serializer)
 
 
 def drafts_of(app: Umbel, starts: Iterable[Start]) -> list[publish.Draft | OwnCall]:

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, Generic, Self, TypeVar
 from umbel.canvas import stamping, unite
 from umbel.canvas.calling import Sendable
 from umbel.canvas.fresh import fresh_id
+from umbel.canvas.mistakes import keywords, no_signature, positional
 from umbel.canvas.options import LINKS, copied_options, maybe_list
 from umbel.current import get_current_app
 from umbel.ids import reply_oid
@@ -86,14 +87,16 @@ class Signature(dict[str, Any], Sendable[R], Generic[R]):
             return
         name: Any = task
         if task is not None and not isinstance(task, str):
+            if not isinstance(getattr(task, "name", None), str):
+                raise TypeError(f"{saferepr(task, 60)} is neither a task nor the name of one.")
             name, self._type = task.name, task
         if type is not None:
             self._type = type
             name = name or type.name
         super().__init__(
             task=name,
-            args=tuple(args or ()),
-            kwargs=dict(kwargs or {}),
+            args=positional(name, args) if args else (),
+            kwargs=keywords(name, kwargs) if kwargs else {},
             options=dict(options or {}, **ex),
             subtask_type=subtask_type,
             immutable=immutable,
@@ -242,11 +245,16 @@ class Signature(dict[str, Any], Sendable[R], Generic[R]):
 
     def link(self, callback: S) -> S:
         """Send *callback* with the value when it has succeeded; return *callback*."""
-        return self.append_to_list_option("link", callback)
+        return self._follow("link", callback)
 
     def link_error(self, errback: S) -> S:
         """Send *errback* when it has failed; return *errback*."""
-        return self.append_to_list_option("link_error", errback)
+        return self._follow("link_error", errback)
+
+    def _follow(self, key: str, value: S) -> S:
+        if as_signature(value) is self:
+            raise ValueError(f"{saferepr(self, 60)} cannot follow itself. Give a copy: sig.clone().")
+        return self.append_to_list_option(key, value)
 
     def on_error(self, errback: Signature[Any]) -> Self:
         """Do as `link_error` does; return itself."""
@@ -305,7 +313,7 @@ class Signature(dict[str, Any], Sendable[R], Generic[R]):
     # --- joining with others
 
     def __or__(self, other: Any) -> Any:
-        return unite.unite(self, other) if isinstance(other, Signature) else NotImplemented
+        return unite.unite(self, as_signature(other, self._app))
 
     def __ior__(self, other: Any) -> Any:
         return self.__or__(other)
@@ -362,7 +370,7 @@ def as_signature(value: Any, app: Umbel | None = None) -> Signature[Any]:
         return value
     if isinstance(value, Mapping):
         return Signature.from_dict(value, app=app)
-    raise TypeError(f"{saferepr(value, 60)} is no signature. Make one with task.s(...).")
+    raise no_signature(value)
 
 
 def signature(varies: Any, *args: Any, **kwargs: Any) -> Signature[Any]:
