@@ -271,7 +271,7 @@ class Admin(TestCase):
     def test_rows_that_no_form_has_seen_do_not_hide_the_others(self):
         wrongs = (
             {"kind": "crontab", "crontab": "1,, * * * *"}, {"kind": "x"}, {"unit": "x"}, {"every": None}, {"args": {}},
-            {"timezone": "Mars"},
+            {"kind": "crontab", "crontab": "* * * * *", "timezone": "Mars"},
         )  # fmt: skip
         for number, wrong in enumerate(wrongs):
             made(f"wrong-{number}", **wrong)
@@ -279,7 +279,8 @@ class Admin(TestCase):
         page = self.client.get(LIST)
         assert "right" in page.content.decode()
         for task in PeriodicTask.objects.all():
-            assert self.client.get(f"{LIST}{task.pk}/change/").status_code == 200
+            page = self.client.get(f"{LIST}{task.pk}/change/").content.decode()
+            assert ("It cannot be sent: " in page) == (task.name != "right"), task.name
 
     def test_who_saves_a_task_that_the_site_does_not_know_is_warned(self):
         answer = self.client.post(LIST + "add/", {**FORM, "task": "no.such"}, follow=True)

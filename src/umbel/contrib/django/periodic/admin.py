@@ -161,7 +161,21 @@ class PeriodicTaskAdmin(admin.ModelAdmin):  # type: ignore[misc]
         if obj.task not in task_names():
             text = gettext("This site knows no task %(task)s. If no worker does, its runs fail.") % {"task": obj.task}
             self.message_user(request, text, messages.WARNING)
-        if problem := problem_of(get_current_app(), entry(obj, get_current_app())):
+        self._warn(request, obj)
+
+    def render_change_form(self, request: Any, context: Any, *args: Any, obj: Any = None, **kwargs: Any) -> Any:
+        """Show the form, and say first why its runs are not sent, if they are not."""
+        if obj is not None and request.method == "GET":
+            self._warn(request, obj)
+        return super().render_change_form(request, context, *args, obj=obj, **kwargs)
+
+    def _warn(self, request: Any, task: PeriodicTask) -> None:
+        app = get_current_app()
+        try:
+            problem = problem_of(app, entry(task, app))
+        except Exception as exc:  # noqa: BLE001 - a row that no form has seen
+            problem = str(exc)
+        if problem:
             self.message_user(request, gettext("It cannot be sent: %(problem)s") % {"problem": problem}, messages.WARNING)
 
     @admin.action(description=_("Enable selected periodic tasks"), permissions=["change"])  # type: ignore[untyped-decorator, unused-ignore]

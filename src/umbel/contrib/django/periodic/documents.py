@@ -41,6 +41,8 @@ def schedule(task: Any) -> dict[str, Any]:
         if task.clocked_at is None:
             raise ValueError("It is to run once, and has no time. Say when.")
         return {"kind": "clocked", "at": aware(task.clocked_at).isoformat()}
+    if task.kind != "interval":
+        raise ValueError(f"{task.kind!r} is no kind of schedule. It may be 'interval', 'crontab' or 'clocked'.")
     if task.every is None:
         raise ValueError("It is to run at intervals, and has none. Say how long.")
     return {"kind": "schedule", "run_every": float(task.every * SECONDS[task.unit])}
