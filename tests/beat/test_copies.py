@@ -1,5 +1,6 @@
 """Where the broker keeps no once-keys, a run that two schedulers send starts once: each message names a copy, and workers start one."""
 
+import contextlib
 import logging
 import random
 import uuid
@@ -286,6 +287,25 @@ def test_an_entry_that_the_broker_refuses_holds_up_no_other_and_doubles_none(cap
     world.broker.join("other", ["refused"], lease=1e9)
     world.run(10, world.scheduler("next"))
     assert world.broker.fetch("refused", 10, owner="other", seq=1)
+
+
+def test_while_the_store_takes_no_writes_what_was_sent_is_not_sent_again_and_again(monkeypatch):
+    world = Unkeyed(tick={"schedule": 5, "misfire": "all"})
+    scheduler = world.scheduler()
+    world.run(6, scheduler)
+
+    def full(*_, **__):
+        raise BrokerUnavailable("It is full.")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(scheduler._store, "advance", full)
+        for _ in range(12):
+            with contextlib.suppress(BrokerUnavailable):
+                scheduler.round()
+            world.clock.advance(1)
+    world.run(12, scheduler)
+    assert world.sent() == Counter(at(n) for n in range(5, 30, 5))
+    assert world.messages == world.seen
 
 
 @pytest.mark.amqp

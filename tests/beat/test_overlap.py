@@ -250,3 +250,19 @@ def test_an_overlap_that_the_settings_cannot_keep_is_refused(settings, overlap, 
         app.conf.update(settings)
         with pytest.raises(ImproperlyConfigured, match=text):
             entry_of("tick", {"task": "t", "schedule": 5, "overlap": overlap}, app)
+
+
+def test_who_lost_its_lease_while_it_asked_for_results_sends_nothing(monkeypatch):
+    world = Overlapping("skip")
+    world.run(1.5, world.one)
+    world.ends()
+    get = world.app.backend.get
+
+    def slow(ids):
+        world.clock.advance(5)
+        return get(ids)
+
+    monkeypatch.setattr(world.app.backend, "get", slow)
+    world.clock.advance(0.7)
+    world.one.round()
+    assert world.ran() == [1]

@@ -14,6 +14,11 @@ from tests.faults.conftest import running_redis
 from tests.processes import wait_for
 from tests.rabbitmq import delete_queues
 
+from umbel import Umbel
+from umbel.beat.entry import Entry
+from umbel.beat.sending import Run, send
+from umbel.schedules import schedule
+
 
 @pytest.fixture
 def small(tmp_path):
@@ -197,6 +202,35 @@ def test_on_rabbitmq_a_run_starts_once_though_its_scheduler_is_killed_between_se
             wait_for(lambda: len(site.ran()) >= 7 and site.copies(), 60, site.logs)
     all_once_without_gap(site.ran())
     assert set(site.copies().values()) == {1}
+
+
+TAKES_ITS_WORKER_ALONG = """
+@app.task(name="tasks.tick", bind=True)
+def tick(self):
+    with open("ran", "a") as ledger:
+        ledger.write(self.request.headers["umbel_copy"] + "\\n")
+    if not os.path.exists("died"):
+        open("died", "x").close()
+        os.kill(os.getpid(), 9)
+"""
+
+
+@pytest.mark.amqp
+@pytest.mark.timeout(400)
+def test_on_rabbitmq_a_run_whose_worker_is_killed_runs_again_and_its_other_copy_does_not(rabbit):
+    site = rabbit("")
+    (site.folder / "beat_app.py").write_text(APP + TAKES_ITS_WORKER_ALONG)
+    app = Umbel("beat_app", broker=site.url, set_as_current=False)
+    app.conf.task_default_queue = "periodic"
+    for _ in range(2):
+        send(app, [Run(Entry(name="tick", task="tasks.tick", schedule=schedule(60)), 1774753200.0)])
+    app.close()
+    with site.worker() as first:
+        wait_for(lambda: first.process.poll() is not None, 60, site.logs)
+    with site.worker():
+        wait_for(lambda: sum(site.ran().values()) >= 2 and site.copies(), 60, site.logs)
+    assert list(site.ran().values()) == [2]
+    assert site.copies() == {"tick@2026-03-29T03:00:00Z": 1}
 
 
 @pytest.mark.amqp

@@ -12,6 +12,7 @@ it asked, by a clock that goes on while the machine sleeps.
 | it had begun to send | runs have the names of their slots: the broker leaves out what it has seen, or workers start one copy |
 | it writes what it has handled after another's term began | the store refuses an older fence, and a term begins with a write |
 | the store answers nobody | nobody leads, nothing is sent; what was missed is then made up for as each entry says |
+| the store takes no writes, but answers | what was sent is written before anything else is sent |
 | the store has lost its data | terms begin anew, entries begin anew: nothing is due at once, but what the configuration has said |
 | the store was restored from older data | entries go on from there: what was sent since is missed, and made up for as each entry says |
 | leases and fences do not fit each other any more | who holds the lease and is refused begins a new term, until its fence is the largest |

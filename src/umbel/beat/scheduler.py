@@ -64,14 +64,19 @@ class LeaseScheduler:
         if self._clock.monotonic() >= self._look_at:
             table.refresh()
             self._look_at = self._clock.monotonic() + LOOKS
-        self._begin(table)
-        while self._table is not None and self.leader.keep() is not None:
+        self._write_all(table)
+        while self._table is not None and self._leads_on():
             now = self._store.now()
             dues = table.due(now, CHUNK)
             if dues is None:
                 return self._pause(table, now)
             self._carry_out(table, dues, now)
         return ASKS
+
+    def _leads_on(self) -> bool:
+        """Keep the lease; answer whether the term is still that of the timetable: another may have led between two of ours."""
+        term = self.leader.keep()
+        return term is not None and term.fence == self._fence
 
     def _opened(self) -> Timetable:
         table = Timetable(self._app, self._store, self._configured, beat=self.leader.keep)
@@ -84,12 +89,12 @@ class LeaseScheduler:
         following = table.next_at()
         return max(LEAST, min(math.inf if following is None else following - now, ASKS))
 
-    def _begin(self, table: Timetable) -> None:
-        """Write from when on what is new counts."""
-        for states in batches(list(table.begun.values())):
+    def _write_all(self, table: Timetable) -> None:
+        """Write what was sent, and from when on what is new counts."""
+        for states in batches(list(table.unwritten.values())):
             if not self._write(states):
                 return
-        table.begun.clear()
+        table.unwritten.clear()
 
     def _carry_out(self, table: Timetable, dues: Sequence[Due], now: float) -> None:
         """Send what is due, and then write so: a crash in between sends again what the broker has seen, and leaves out."""
@@ -109,13 +114,17 @@ class LeaseScheduler:
             turns = self._allowed(table, dues, now)
             if not self._intend(table, turns, now):
                 return
+        if not self.leader.leads():  # to ask has taken longer than the lease
+            for due in dues:
+                table.wait(due.entry.name, now)
+            return
         failed = send(self._app, [Run(due.entry, slot) for due, slots in turns for slot in slots])
         for name in failed.refused:
             table.wait(name, now + REFUSED_AGAIN)
-        done = [(due, after(due, slots, failed.unsent, now)) for due, slots in turns if due.entry.name not in failed.refused]
-        if done and self._write([state for _, state in done]):
-            for due, state in done:
-                table.handled(due, state)
+        for due, slots in turns:
+            if due.entry.name not in failed.refused:  # handled, also if that cannot be written now: it is, before anything else is sent
+                table.handled(due, after(due, slots, failed.unsent, now))
+        self._write_all(table)
 
     def _allowed(self, table: Timetable, dues: Sequence[Due], now: float) -> list[tuple[Due, Sequence[float]]]:
         """Return what is sent of entries that must not run beside themselves; those that wait are not among them."""

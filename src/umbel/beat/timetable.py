@@ -44,7 +44,7 @@ class Timetable:
         self.entries: dict[str, Entry] = {}
         self.states: dict[str, State] = {}
         self.rows: dict[str, bytes] = {}  # what the store says of them
-        self.begun: dict[str, State] = {}  # to be written, of entries that nobody had planned before or that were edited
+        self.unwritten: dict[str, State] = {}  # of entries that ran, that nobody had planned before, or that were edited
         self._heap: list[tuple[float, int, str]] = []
         self._turns: dict[str, int] = {}  # of the only valid line of each entry in the heap
         self._turn = 0
@@ -84,9 +84,9 @@ class Timetable:
         for name, entry in found.items():
             state = self.states.get(name)
             if state is None:
-                state = self.begun[name] = self.states[name] = State(name=name, slot=begin(entry, now))
+                state = self.unwritten[name] = self.states[name] = State(name=name, slot=begin(entry, now))
             elif name in self.entries:  # it was edited, and a row that is new begins without a state
-                self.begun[name] = state
+                self.unwritten[name] = state
             self.entries[name] = entry
             self.wait(name, now)
         self._beat()
@@ -112,6 +112,7 @@ class Timetable:
         self.entries.pop(name, None)
         self.states.pop(name, None)
         self.rows.pop(name, None)
+        self.unwritten.pop(name, None)
         self._turns.pop(name, None)
 
     # --- what is due
@@ -147,8 +148,8 @@ class Timetable:
         return None
 
     def handled(self, due: Due, state: State) -> None:
-        """Note what has become of *due*, and when to look at it again."""
-        self.states[due.entry.name] = state
+        """Note what has become of *due*, which is to be written, and when to look at it again."""
+        self.states[due.entry.name] = self.unwritten[due.entry.name] = state
         if due.plan.looks_at is not None:
             self.wait(due.entry.name, due.plan.looks_at)
 
