@@ -171,6 +171,9 @@ def test_the_list_is_filtered_searched_and_switched(operator):
     assert operator.names() == ["report 004"]
     operator.visit(LIST)
     assert len(operator.names()) == 100
+    assert operator.page.evaluate(
+        "(table => table.scrollWidth <= table.clientWidth)(document.querySelector('.results'))"
+    )  # no column is cut off
     operator.press(".paginator a:text-is('2')")
     assert "report 119" in operator.names()
 

@@ -248,8 +248,9 @@ class Admin(TestCase):
             self.client.get(LIST)
         for number in range(99):
             made(f"task-{number}")
-        with self.assertNumQueries(4):
-            self.client.get(LIST)
+        for page in ("", "?q=task", "?enabled__exact=1&kind__exact=interval", "?o=-2"):
+            with self.subTest(page), self.assertNumQueries(4):
+                self.client.get(LIST + page)
 
     def test_everything_is_there_in_simplified_chinese(self):
         made("five")
