@@ -11,8 +11,10 @@ from urllib.parse import urlsplit, urlunsplit
 import pytest
 from hypothesis import settings
 
+HERE = Path(__file__).resolve().parent
+
 # So that tests say `from tests.processes import ...`, however pytest was started.
-sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
+sys.path.insert(0, str(HERE.parent))
 
 pytest.register_assert_rewrite("umbel.testing.conformance")  # so that a promise that fails there says what it got
 
@@ -21,8 +23,14 @@ from tests import servers  # noqa: E402 - after the path
 settings.load_profile("ci")  # at home, too: the same examples in each run, and no limit of time that a busy machine breaks
 
 
+# Files of these folders take long, though many have few tests. Begun first, none is alone at the end, beside a core with nothing to do.
+LONG = ("process", "chaos", "faults", "compat", "django", "web", "beat", "canvas", "redis_family", "simulation", "model", "cli", "drivers")
+
+
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
-    """Leave out what is marked slow; `make chaos` sets UMBEL_CHAOS=1 and runs it."""
+    """Begin with what takes long, and leave out what is marked slow; `make chaos` sets UMBEL_CHAOS=1 and runs it."""
+    places = {name: place for place, name in enumerate(LONG)}
+    items.sort(key=lambda item: places.get(item.path.relative_to(HERE).parts[0], len(LONG)))
     if os.environ.get("UMBEL_CHAOS") == "1":
         return
     slow = [item for item in items if "slow" in item.keywords]
