@@ -23,21 +23,28 @@ class EagerResult(AsyncResult[R]):
         self.id = id
         self._meta = {"status": state, "result": ret_value, "traceback": traceback, "children": None}
 
-    def get(self, timeout: float | None = None, propagate: bool = True, disable_sync_subtasks: bool = True, **kwargs: Any) -> R:  # type: ignore[override]
-        """Return the value or raise the exception."""
+    def get(  # type: ignore[override]
+        self,
+        timeout: float | None = None,
+        propagate: bool = True,
+        disable_sync_subtasks: bool = True,
+        follow_parents: bool = True,
+        **kwargs: Any,
+    ) -> R:
+        """Return the value or raise the exception: of a canvas that which came first, as `AsyncResult.get` does."""
         del timeout, kwargs
         if disable_sync_subtasks:
             assert_will_not_block()
         self._refuse_to_wait()
+        if propagate and follow_parents and self.failed_or_revoked():
+            self._throw_parents()
         return self._answer(propagate)
 
     wait = get  # type: ignore[assignment]
 
     async def aget(self, timeout: float | None = None, propagate: bool = True, follow_parents: bool = True) -> R:  # noqa: ASYNC109 - as get()
         """Return the value or raise the exception."""
-        del timeout, follow_parents
-        self._refuse_to_wait()
-        return self._answer(propagate)
+        return self.get(timeout, propagate, disable_sync_subtasks=False, follow_parents=follow_parents)
 
     def take_over(self, ran: EagerResult[R]) -> None:
         """Take over what became of a call that ran after this result was returned."""
