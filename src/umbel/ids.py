@@ -7,17 +7,19 @@ import re
 import socket
 import uuid as stdlib_uuid
 from functools import lru_cache
+from hashlib import sha1
 
 from umbel.forks import process
 
 __all__ = [
     "LONGEST_NAME", "anon_nodename", "check_queue_name", "gethostname", "is_name", "node_format", "nodename", "nodesplit",
-    "reply_oid", "uuid", "uuids",
+    "reply_oid", "uuid", "uuid_of", "uuids",
 ]  # fmt: skip
 
 DEFAULT_NAME = "celery"
 LONGEST_NAME = 1024  # characters of a task's name or id: it becomes a key, and stands in every line about it
 _FORMAT = re.compile(r"%(.)")
+_URLS = stdlib_uuid.NAMESPACE_URL.bytes
 _VARIANT = {digit: "89ab"[int(digit, 16) & 3] for digit in "0123456789abcdef"}
 
 
@@ -31,6 +33,12 @@ def uuids(count: int) -> list[str]:
     """So many ids, for one read of urandom."""
     digits = os.urandom(16 * count).hex()
     return [_uuid4(digits[start : start + 32]) for start in range(0, 32 * count, 32)]
+
+
+def uuid_of(text: str) -> str:
+    """Return the id that always belongs to *text* (UUID version 5, in the name space of URLs)."""
+    digits = sha1(_URLS + text.encode(), usedforsecurity=False).hexdigest()
+    return f"{digits[:8]}-{digits[8:12]}-5{digits[13:16]}-{_VARIANT[digits[16]]}{digits[17:20]}-{digits[20:32]}"
 
 
 def _uuid4(digits: str) -> str:

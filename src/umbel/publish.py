@@ -40,7 +40,7 @@ if TYPE_CHECKING:
     from umbel.app import Umbel
     from umbel.task import Task
 
-__all__ = ["Draft", "Plan", "announce", "draft", "drafts", "is_followed", "plan_of", "publish"]
+__all__ = ["Draft", "Plan", "announce", "draft", "drafts", "filled", "form_of", "is_followed", "plan_of", "publish"]
 
 logger = logging.getLogger("celery.publish")
 
@@ -109,11 +109,17 @@ def plan_of(app: Umbel, name: str, task: Task[..., Any] | None) -> Plan:
 def _with_form(plan: Plan, name: str) -> Plan:
     if plan.destination is None or "expires" in plan.defaults or plan.serializer != "json" or plan.compression:
         return plan
-    slip, args = msgspec.structs.replace(Slip(*(uuid() for _ in Slip.__struct_fields__)), sent="1764180000.123"), (uuid(),)
+    return replace(plan, form=form_of(plan, name, {}))
+
+
+def form_of(plan: Plan, name: str, options: Mapping[str, Any], run: str = "") -> Form:
+    """Make the form of calls with the same options; *run* stands in their headers where each says the name of its run."""
+    slip = msgspec.structs.replace(Slip(*(uuid() for _ in Slip.__struct_fields__)), sent="1764180000.123", run=run)
+    args = (uuid(),)
     # In a context of its own, where no task runs from which it could inherit.
-    example = Context().run(_letter, plan, name, args, {}, {}, slip, tell=False)
+    example = Context().run(_letter, plan, name, args, {}, options, slip, tell=False)
     stencil = Stencil(example.item.raw, slip, _plain_body(args, {}))
-    return replace(plan, form=Form(stencil, example.item.queue, example.item.priority, example.ignored, plan.largest))
+    return Form(stencil, example.item.queue, example.item.priority, example.ignored, plan.largest)
 
 
 def _make_plan(app: Umbel, name: str, task: Task[..., Any] | None) -> Plan:
@@ -167,19 +173,19 @@ def drafts(
         argsrepr = saferepr(args, 1024, depth) if args else repr(args)
         kwargsrepr = saferepr(kwargs, 1024, depth) if kwargs else repr(kwargs)
         slip = Slip(task_id, tag, reply_to, origin, argsrepr, kwargsrepr, sent)
-        found.append(_letter(plan, name, args, kwargs, options, slip, tell) if form is None else _filled(form, name, args, kwargs, slip))
+        found.append(_letter(plan, name, args, kwargs, options, slip, tell) if form is None else filled(form, name, args, kwargs, slip))
     return found
 
 
-def _filled(form: Form, name: str, args: Sequence[Any], kwargs: Mapping[str, Any], slip: Slip) -> Draft:
-    """Build the message of a call without options, of which nobody wants to hear."""
+def filled(form: Form, name: str, args: Sequence[Any], kwargs: Mapping[str, Any], slip: Slip, **once: Any) -> Draft:
+    """Build the message of a call for which there is a form, and of which nobody wants to hear."""
     try:
         raw = form.stencil.fill(slip, _plain_body(args, kwargs))
     except EncodeError as exc:
         raise _unsendable(name, exc) from exc
     if len(raw) > form.largest:
         _check_size(name, len(raw), form.largest)
-    return Draft(name, Item(raw=raw, queue=form.queue, id=slip.id, priority=form.priority), form.ignored)
+    return Draft(name, Item(raw=raw, queue=form.queue, id=slip.id, priority=form.priority, **once), form.ignored)
 
 
 def _plain_body(args: Sequence[Any], kwargs: Mapping[str, Any]) -> bytes:

@@ -52,6 +52,8 @@ class ScheduleStore(ABC):
     They raise `BrokerUnavailable` if the store does not answer in time, and each may be repeated then.
     """
 
+    leads = False  # Is it that of the scheduler which leads? A store over another removes states there only then.
+
     @abstractmethod
     def now(self) -> float:
         """Return the time by the store's clock, in seconds since the epoch."""

@@ -169,7 +169,7 @@ def test_a_run_that_a_dead_leader_was_about_to_send_is_sent_by_the_next(monkeypa
     world = Overlapping(misfire="skip", grace=2)
     world.run(1, world.one)
     with monkeypatch.context() as patch:
-        patch.setattr("umbel.beat.scheduler.send", lambda _, runs: dies_with("tick")(*runs))
+        patch.setattr("umbel.beat.scheduler.send", lambda _, runs, forms: dies_with("tick")(*runs))
         with pytest.raises(DiedError):
             world.run(1, world.one)
     world.clock.advance(10)

@@ -7,12 +7,13 @@ import math
 from collections.abc import Collection, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
+from umbel.beat.forms import Forms
 from umbel.beat.leader import ASKS, Leader
 from umbel.beat.overlap import Overlaps, last_id
 from umbel.beat.planning import slot_id
 from umbel.beat.sending import REFUSED_AGAIN, Run, send
 from umbel.beat.stores import name_of
-from umbel.beat.timetable import Due, Timetable, batches, intended
+from umbel.beat.timetable import Due, Timetable, intended
 from umbel.clock import Clock, SystemClock
 from umbel.leases import LeaseStore
 from umbel.schedule_store import ScheduleStore, State
@@ -28,6 +29,8 @@ CHUNK = 500  # entries in one step
 LOOKS = 1.0  # seconds between two looks at the edits of others
 WAITS = 1.0  # seconds until an entry whose last run has not ended is looked at again
 LEAST = 0.001  # seconds: a wait that is shorter is none
+FORGETS = 60.0  # seconds without a look after which all is read anew: no store need know for longer what has changed
+NOBODY = 0  # the fence of no term
 
 
 class LeaseScheduler:
@@ -40,10 +43,10 @@ class LeaseScheduler:
         self._app, self._store, self._configured = app, store, configured
         self._clock = clock or SystemClock()
         self.leader = Leader(leases, self._clock, role=name_of(app), holder=holder)
-        self._overlaps = Overlaps(app)
+        self._overlaps, self._forms = Overlaps(app), Forms()
         self._table: Timetable | None = None
-        self._fence = 0  # of the term that the timetable was made in
-        self._look_at = 0.0
+        self._fence = NOBODY  # of the term in which the timetable leads
+        self._looked_at = 0.0
 
     def round(self) -> float:
         """Do what is to be done now; return after how many seconds to come again.
@@ -52,20 +55,13 @@ class LeaseScheduler:
             OperationalError: a server does not answer. Nothing was lost: come again.
         """
         term = self.leader.keep()
-        if term is None:
-            self._table = None
-            return ASKS
-        if self._table is None or self._fence != term.fence:
-            self._fence, self._table = term.fence, None
-            if not self._write(()):  # from here on, nothing that leaders before this one have sent is written behind its back
-                return ASKS
-            self._table = self._opened()
-        table = self._table
-        if self._clock.monotonic() >= self._look_at:
-            table.refresh()
-            self._look_at = self._clock.monotonic() + LOOKS
+        table = self._known(NOBODY if term is None else term.fence)
+        if term is None or table is None:
+            return LEAST if table is not None and table.keep_up(self._store.now(), CHUNK) else ASKS
         self._write_all(table)
-        while self._table is not None and self._leads_on():
+        while self._fence != NOBODY and self._leads_on():
+            if self._clock.boottime() >= self._looked_at + LOOKS:  # also if more is due than can be sent
+                return LEAST
             now = self._store.now()
             dues = table.due(now, CHUNK)
             if dues is None:
@@ -78,10 +74,25 @@ class LeaseScheduler:
         term = self.leader.keep()
         return term is not None and term.fence == self._fence
 
-    def _opened(self) -> Timetable:
-        table = Timetable(self._app, self._store, self._configured, beat=self.leader.keep)
-        table.load()
-        self._look_at = self._clock.monotonic() + LOOKS
+    def _known(self, fence: int) -> Timetable | None:
+        """Return what is known, with the edits of others, to lead in a term, or to stand by and know it. None: somebody else leads."""
+        table, leads, now = self._table, fence != NOBODY, self._clock.boottime()
+        begins = fence != self._fence
+        # From this write on, nothing that leaders before this one have sent is written behind its back.
+        if leads and begins and not self._written((), fence):
+            return None
+        if table is None or now - self._looked_at > FORGETS:
+            self._table = None
+            table = Timetable(self._app, self._store, self._configured, leads=leads, beat=self.leader.keep)
+            table.load()
+        elif begins:
+            table.play(leads=leads)
+            table.refresh()
+        elif now >= self._looked_at + LOOKS:
+            table.refresh()
+        else:
+            return table
+        self._table, self._fence, self._looked_at = table, fence, self._clock.boottime()
         return table
 
     def _pause(self, table: Timetable, now: float) -> float:
@@ -91,22 +102,26 @@ class LeaseScheduler:
 
     def _write_all(self, table: Timetable) -> None:
         """Write what was sent, and from when on what is new counts."""
-        for states in batches(list(table.unwritten.values())):
-            if not self._write(states):
+        while table.unwritten:
+            states = table.to_write(CHUNK)
+            if states and not self._write(states):
                 return
-        table.unwritten.clear()
+            table.unwritten.difference_update(state.name for state in states)
 
     def _carry_out(self, table: Timetable, dues: Sequence[Due], now: float) -> None:
         """Send what is due, and then write so: a crash in between sends again what the broker has seen, and leaves out."""
         alone = [due for due in dues if due.entry.runs_alone]
         for some in ([due for due in dues if not due.entry.runs_alone], alone):
             try:
-                if some and self._table is not None:
+                if some and self._fence != NOBODY:
                     self._carry_out_some(table, some, now)
             except BaseException:
                 for due in (*some, *alone):  # none may be forgotten
                     table.wait(due.entry.name, now)
                 raise
+        if self._fence == NOBODY:
+            for due in dues:  # what has become of them is what who leads has written
+                table.wait(due.entry.name, now)
 
     def _carry_out_some(self, table: Timetable, dues: Sequence[Due], now: float) -> None:
         turns: list[tuple[Due, Sequence[float]]] = [(due, due.plan.slots) for due in dues]
@@ -118,7 +133,7 @@ class LeaseScheduler:
             for due in dues:
                 table.wait(due.entry.name, now)
             return
-        failed = send(self._app, [Run(due.entry, slot) for due, slots in turns for slot in slots])
+        failed = send(self._app, [Run(due.entry, slot) for due, slots in turns for slot in slots], self._forms)
         for name in failed.refused:
             table.wait(name, now + REFUSED_AGAIN)
         for due, slots in turns:
@@ -167,11 +182,14 @@ class LeaseScheduler:
         return True
 
     def _write(self, states: Sequence[State]) -> bool:
+        return self._written(states, self._fence)
+
+    def _written(self, states: Sequence[State], fence: int) -> bool:
         """Write *states*. False: who has written is of a later term, or the store has an older one of ours: a new term is begun."""
-        if self._store.advance(states, fence=self._fence):
+        if self._store.advance(states, fence=fence):
             return True
         logger.warning("beat: another scheduler leads, and has written since: this one begins anew.")
-        self._table = None
+        self._fence = NOBODY
         self.leader.give_up()
         return False
 

@@ -9,15 +9,15 @@ from dataclasses import dataclass, field
 from datetime import timedelta
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, NamedTuple
-from uuid import NAMESPACE_URL, uuid5
 
 from umbel import publish
 from umbel.beat.entry import Entry
+from umbel.beat.forms import Forms, fill, marked
 from umbel.beat.planning import slot_id
 from umbel.beat.watched import as_watched
 from umbel.canvas.fresh import derived
 from umbel.exceptions import OperationalError
-from umbel.ids import uuid
+from umbel.ids import uuid, uuid_of
 from umbel.task import Task
 
 if TYPE_CHECKING:
@@ -55,7 +55,7 @@ class BeatLazyFunc:
 
 def run_id(app: Umbel, run: str, options: Mapping[str, Any] = NO_OPTIONS) -> str:
     """Return the task id of a run: it follows from its name and its app's, unless the *options* of its entry give one."""
-    return str(options.get("task_id") or uuid5(NAMESPACE_URL, f"umbel-beat:{app.main or ''}:{run}"))
+    return str(options.get("task_id") or uuid_of(f"umbel-beat:{app.main or ''}:{run}"))
 
 
 def memory(app: Umbel) -> float:
@@ -72,7 +72,7 @@ class Failed:
     unsent: set[tuple[str, float]] = field(default_factory=set)  # names and slots of runs that cannot be sent, and have had their turn
 
 
-def send(app: Umbel, runs: Sequence[Run]) -> Failed:
+def send(app: Umbel, runs: Sequence[Run], forms: Forms | None = None) -> Failed:
     """Send *runs*; return which were not sent: they hold up no other.
 
     One that the broker has refused is to be sent again. One that cannot be sent, as its arguments cannot be written, say, is logged.
@@ -80,22 +80,22 @@ def send(app: Umbel, runs: Sequence[Run]) -> Failed:
     Raises:
         OperationalError: the broker did not take them, or perhaps it did: sent again, each takes effect once.
     """
-    failed = Failed()
+    failed, forms = Failed(), forms or Forms()
     drafted: list[tuple[Run, publish.Draft]] = []
     for run in runs:
         with telling(run, failed):
-            if (made := prepared(app, run)) is not None:
+            if (made := prepared(app, run, forms)) is not None:
                 drafted.append((run, made))
     try:
         publish.publish(app, [each for _, each in drafted])
     except OperationalError as exc:
         if not getattr(exc, "refused", False):
             raise
-        send_apart(app, [run for run, _ in drafted], failed)
+        send_apart(app, [run for run, _ in drafted], forms, failed)
         if len(drafted) > 1 and all(run.entry.name in failed.refused for run, _ in drafted):  # so it is no entry's fault
             raise
     except Exception:  # noqa: BLE001 - one of them cannot be sent, as no queue takes it, say: the others can
-        send_apart(app, [run for run, _ in drafted], failed)
+        send_apart(app, [run for run, _ in drafted], forms, failed)
     for name, why in failed.refused.items():
         logger.error("beat: The periodic task %r is refused, and is tried again in %g s: %s", name, REFUSED_AGAIN, why)
     for run in runs:
@@ -104,11 +104,11 @@ def send(app: Umbel, runs: Sequence[Run]) -> Failed:
     return failed
 
 
-def send_apart(app: Umbel, runs: Sequence[Run], failed: Failed) -> None:
+def send_apart(app: Umbel, runs: Sequence[Run], forms: Forms, failed: Failed) -> None:
     """Send each by itself, in a message of its own: one that was refused with others may be there, and another copy of it must be none."""
     for run in runs:
         with telling(run, failed):
-            if (made := prepared(app, run)) is not None:
+            if (made := prepared(app, run, forms)) is not None:
                 publish.publish(app, (made,))
 
 
@@ -153,23 +153,29 @@ def problem_of(app: Umbel, entry: Entry) -> str:
     return ""
 
 
-def prepared(app: Umbel, run: Run) -> publish.Draft | None:
+def prepared(app: Umbel, run: Run, forms: Forms) -> publish.Draft | None:
     """Write the message of a run; None: its task has sent it itself."""
     run = Run(as_watched(app, run.entry), run.slot)
     entry = run.entry
     args, kwargs = arguments_of(entry)
-    options = options_of(app, run)
     task = app.tasks.get(entry.task)
-    if sends_itself(app, task, options):
+    if sends_itself(app, task, entry.options):
+        options = options_of(app, run)
         with derived(run_id(app, options["headers"]["umbel_slot"])):  # the ids of what follows it: sent again, it is the same workflow
             if task is None:
                 app.send_task(entry.task, args, kwargs, **options)
             else:
                 task.apply_async(args, kwargs, **options)
         return None
+    if task is not None:
+        task.checked(args, kwargs)
+    if (found := forms.find(app, task, entry)) is not None:
+        name = slot_id(entry.name, run.slot)
+        key = run_id(app, name)
+        return fill(found, (entry.task, args, kwargs), name, key, once=key, once_for=remembered(entry))
     if task is None:
-        return publish.draft(publish.plan_of(app, entry.task, None), entry.task, args, kwargs, options)
-    return task.draft(*task.checked(args, kwargs), options)
+        return publish.draft(publish.plan_of(app, entry.task, None), entry.task, args, kwargs, options_of(app, run))
+    return task.draft(args, kwargs, options_of(app, run))
 
 
 def sends_itself(app: Umbel, task: Task[..., Any] | None, options: Mapping[str, Any]) -> bool:
@@ -188,17 +194,21 @@ def options_of(app: Umbel, run: Run) -> dict[str, Any]:
     with a run that something follows: where its message was left out, what follows would wait for ever.
     """
     entry, name = run.entry, slot_id(run.entry.name, run.slot)
-    headers = {**(entry.options.get("headers") or {}), "celery_beat_task": True, "umbel_slot": name}
-    options = {**entry.options, "task_id": run_id(app, name, entry.options), "headers": headers}
+    options = {**marked(entry.options, name), "task_id": run_id(app, name, entry.options)}
     if entry.runs_alone:
         options["ignore_result"] = False  # its state says whether it has ended
         if options.get("expires", getattr(app.tasks.get(entry.task), "expires", None)) is None:
             options["expires"] = memory(app)  # it counts as ended then: it must not begin
     if app.broker.features.once and not publish.is_followed(options):
-        options |= {"once_key": run_id(app, name), "once_for": KEPT + (entry.patience or 0)}
+        options |= {"once_key": run_id(app, name), "once_for": remembered(entry)}
     else:
-        headers["umbel_copy"] = f"{run_id(app, name)} {uuid()}"
+        options["headers"]["umbel_copy"] = f"{run_id(app, name)} {uuid()}"
     return options
+
+
+def remembered(entry: Entry) -> float:
+    """Return for how many seconds the broker is to remember a run."""
+    return KEPT + (entry.patience or 0)
 
 
 def arguments_of(entry: Any) -> tuple[list[Any], dict[str, Any]]:

@@ -126,7 +126,7 @@ class crontab(BaseSchedule):  # noqa: N801 - Celery's name
         return {"kind": "crontab", **fields, **({"tz": zone_name(self._tz)} if self._tz is not None else {})}
 
     def _next(self, moment: datetime, zone: tzinfo) -> datetime | None:
-        return next_after(self._pattern(), in_utc(moment), zone)
+        return _after(self._pattern(), in_utc(moment), zone)
 
     def _pattern(self) -> Pattern:
         """Return its fields as they are now: a subclass, or who holds it, may have set them."""
@@ -156,6 +156,12 @@ def _pattern_of(*fields: frozenset[int]) -> Pattern:
     """Return the pattern of the five fields, once for all schedules that have it."""
     minutes, hours, weekdays, days, months = (tuple(sorted(values)) for values in fields)
     return Pattern(minutes, hours, weekdays, days, months)
+
+
+@lru_cache(maxsize=4096)
+def _after(pattern: Pattern, moment: datetime, zone: tzinfo) -> datetime | None:
+    """Return the first time after *moment*, once for all entries with one pattern that have run at one time."""
+    return next_after(pattern, moment, zone)
 
 
 def zone_name(zone: tzinfo | None) -> str:

@@ -24,6 +24,7 @@ class Slip(msgspec.Struct, frozen=True, gc=False):
     argsrepr: str
     kwargsrepr: str
     sent: str  # when, as JSON writes the number
+    run: str = ""  # the name of a run of a periodic task; empty: it is none
 
 
 class Stencil:
@@ -57,4 +58,5 @@ def _in_order(slip: Slip, body: bytes) -> tuple[str, ...]:
     """Return the values in the order and in the form in which an envelope has them: only free text needs JSON's escapes."""
     text, task_id = b2a_base64(body, newline=False).decode("ascii"), slip.id
     free = quote(slip.argsrepr), quote(slip.kwargsrepr), quote(slip.origin)
-    return text, task_id, task_id, *free, slip.sent, task_id, slip.reply_to, slip.tag
+    run = (quote(slip.run),) if slip.run else ()
+    return text, task_id, task_id, *free, slip.sent, *run, task_id, slip.reply_to, slip.tag

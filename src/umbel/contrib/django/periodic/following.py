@@ -1,8 +1,9 @@
 """What a scheduler knows of the table, and how it learns of edits.
 
 It is told by notes (`edits.py`): each second it reads those of the last seconds, as a note with a smaller number may be seen after one with
-a larger. And it compares: page by page, `PAGE` rows each second, through the whole table and again. So what was changed by SQL is found,
-too: in a table of one page within two seconds. What is new, changed and gone follows from comparing texts, so to look again is safe.
+a larger. And who leads compares: page by page, `PAGE` rows each second, through the whole table and again. So what was changed by SQL is
+found, too: in a table of one page within two seconds. Who only stands by reads notes, or many would read the table all the time. What is
+new, changed and gone follows from comparing texts, so to look again is safe.
 """
 
 from __future__ import annotations
@@ -23,6 +24,7 @@ __all__ = ["Follower"]
 PAGE: Final = 1000  # rows that are compared in one look
 HURRY: Final = 10_000  # as long as so much has changed that it was not noted one by one
 LOOKS: Final = 6  # looks for which notes are read again
+KEPT: Final = 120  # looks for which notes are kept, one in a second: who does not look for half of that begins anew
 KEYS: Final = 500  # in one query
 
 
@@ -56,7 +58,7 @@ class Follower:
     def list_some(self, limit: int) -> list[Row]:
         """Return the next rows."""
         if self._marks is None:
-            self._marks = deque([self._last_note()], maxlen=LOOKS)
+            self._marks = deque([self._last_note()], maxlen=KEPT)
         found = self._after(self._cursor, limit)
         rows, _ = self._take(found)
         self._listed = len(found) < limit
@@ -68,27 +70,35 @@ class Follower:
 
     # --- follow
 
-    def look(self) -> tuple[list[Row], list[str]]:
-        """Return what has changed, and the names that are gone."""
+    def look(self, *, compare: bool) -> tuple[list[Row], list[str]]:
+        """Return what has changed, and the names that are gone; without *compare* as far as that was noted."""
         self.replaced = set()
         noted = self._noted()
         found = [row for keys in cut(sorted(noted)) for row in self._read(PeriodicTask.objects.filter(pk__in=keys))]
         gone = noted - {key for key, _ in found}
         self._seen |= noted
-        page = self._after(self._cursor, self._page)
-        self._seen.update(key for key, _ in page)
-        if len(page) < self._page:
-            gone |= self.rows.keys() - self._seen
-            self._end_of_pass()
-        else:
-            self._cursor = page[-1][0]
-        rows, renamed = self._take([*found, *page])
+        if compare or self._page == HURRY:
+            page, missed = self._compared()
+            found += page
+            gone |= missed
+        rows, renamed = self._take(found)
         removed = renamed + [self._forget(key) for key in gone if key in self.rows]
         return rows, [name for name in removed if name not in self.names]
 
+    def _compared(self) -> tuple[list[tuple[int, Row]], set[int]]:
+        """Return the next page, and at the end of the table the keys that were not met."""
+        page = self._after(self._cursor, self._page)
+        self._seen.update(key for key, _ in page)
+        if len(page) == self._page:
+            self._cursor = page[-1][0]
+            return page, set()
+        missed = self.rows.keys() - self._seen
+        self._end_of_pass()
+        return page, missed
+
     def _noted(self) -> set[int]:
         assert self._marks is not None, "list before you follow"
-        notes = list(Edit.objects.using(self.using).filter(pk__gt=self._marks[0]).values_list("pk", "task"))
+        notes = list(Edit.objects.using(self.using).filter(pk__gt=self._marks[-min(LOOKS, len(self._marks))]).values_list("pk", "task"))
         last = self._marks[-1]
         if any(task is None and note > last for note, task in notes):
             self._pass(hurried=1)
@@ -97,7 +107,7 @@ class Follower:
 
     def _end_of_pass(self) -> None:
         assert self._marks is not None
-        if len(self._marks) == LOOKS:
+        if len(self._marks) == KEPT:
             Edit.objects.using(self.using).filter(pk__lte=self._marks[0]).delete()
         self._pass(0)
 

@@ -82,7 +82,7 @@ class TableStore(ScheduleStore):
     def _look_at_table(self) -> tuple[list[Row], set[str]]:
         """Look for edits: a name may be gone and there again. While the database does not answer, what is known goes on."""
         try:
-            changed, gone = self._table.look()
+            changed, gone = self._table.look(compare=self.leads)
         except (DatabaseError, InterfaceError) as exc:
             self._table.begin_connection_anew()
             if not self._silent:
@@ -93,7 +93,7 @@ class TableStore(ScheduleStore):
             self._silent = False
             logger.info("beat: The table of periodic tasks can be read again.")
         ended = {*gone, *self._table.replaced}
-        if ended:
+        if ended and self.leads:
             self._below.remove(ended)  # a new one of that name begins without a state
         return changed, ended
 
