@@ -143,7 +143,10 @@ NOTHING = ()  # no value is given: the canvas is at the start
 
 
 class Oracle:
-    """Evaluates a plan, one task after the other. Values are lists of *endings*: of one task, or of the members of a group."""
+    """Evaluates a plan, one task after the other.
+
+    Values are lists of *endings*: of one task, or of the members of a group. A member that ends with a group is one ending, a list.
+    """
 
     def __init__(self, names: Namer | None = None, fails: frozenset[str] = frozenset()) -> None:
         """*fails* are names of tasks that fail beside those that are meant to."""
@@ -155,9 +158,11 @@ class Oracle:
         self._names = names or Namer()
 
     def value_of(self, plan: Plan) -> Any:
-        """Return the values of the tasks that it ends with, or Failed."""
-        ended, _ = self._run(plan, NOTHING)
-        return Failed() if any(isinstance(each, Failed) for each in ended) else ended
+        """Return what `get()` returns, or Failed."""
+        ended, many = self._run(plan, NOTHING)
+        if any(isinstance(each, Failed) for each in flat(ended)):
+            return Failed()
+        return ended if many else ended[0]
 
     def _run(self, plan: Plan, given: tuple[Any, ...] | Failed, *, tell: bool = False) -> tuple[list[Any], bool]:
         """Return the endings of a canvas that is *given* a value, and whether they are those of a group. Failed: it never starts."""
@@ -165,7 +170,7 @@ class Oracle:
         if kind == "chain":
             return self._chain(plan[1], given, tell=tell)
         if kind == "group":
-            return [each for member in plan[1] for each in self._run(member, given, tell=tell)[0]], True
+            return self._members(plan[1], given, tell=tell), True
         if kind == "chord":
             if isinstance(given, Failed) and all(map(is_empty, plan[1])):
                 return self._run(plan[2], given, tell=tell)
@@ -173,10 +178,14 @@ class Oracle:
         return [self._task(kind, self._names.next(), immutable=plan[1], given=given, tell=tell)], False
 
     def _members(self, members, given, *, tell):
-        return [each for member in members for each in self._run(member, given, tell=tell)[0]]
+        found = []
+        for member in members:
+            ended, many = self._run(member, given, tell=tell)
+            found += [ended] if many and member[0] != "group" and not is_empty(member) else ended
+        return found
 
     def _then(self, parts: list[Any], plan: Plan) -> tuple[list[Any], bool]:
-        if any(isinstance(each, Failed) for each in parts):
+        if any(isinstance(each, Failed) for each in flat(parts)):
             return self._run(plan, Failed(), tell=True)
         return self._run(plan, (parts,))
 

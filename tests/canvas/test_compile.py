@@ -7,7 +7,7 @@ import pytest
 from umbel import Umbel, chain, chord, group
 from umbel.canvas.compile import Compiler, Start
 from umbel.canvas.spread import spread
-from umbel.flow import Join, Node
+from umbel.flow import Follow, Join, Node, Part
 
 
 @pytest.fixture
@@ -76,9 +76,13 @@ def test_an_empty_header_starts_the_body_with_an_empty_list(t):
     assert found.joins == {}
 
 
-def test_a_chain_in_a_header_counts_by_its_last_group(t):
+def test_a_member_that_ends_with_a_group_has_one_part_and_a_join_of_its_own(t):
     found = compiled(chord([t.s(1) | group(t.s(2), t.s(3)), t.s(4)], t.s()))
-    assert [join.size for join in found.joins.values()] == [3]
+    outer, inner = sorted(found.joins.items(), key=lambda pair: pair[1].follow.parts)
+    assert (outer[1].size, inner[1].size) == (2, 2)
+    assert inner[1].follow == Follow(parts=(Part(outer[0], 0),))
+    assert [node.follow.parts for node in found.nodes.values() if node.follow.parts] == [(Part(inner[0], 0),), (Part(inner[0], 1),)]
+    assert found.starts[1].place.part == Part(outer[0], 1)
 
 
 def test_callbacks_are_nodes_and_errbacks_are_signatures(t):

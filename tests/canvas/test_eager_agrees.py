@@ -5,7 +5,7 @@ import uuid
 import pytest
 from hypothesis import HealthCheck, given, settings
 from tests.canvas.generator import canvases
-from tests.canvas.plans import Failed, Oracle, built, flat, tasks_of
+from tests.canvas.plans import Failed, Oracle, built, tasks_of
 
 from umbel import Umbel, chord
 from umbel.contrib.testing.worker import start_worker
@@ -23,7 +23,7 @@ def test_any_canvas_comes_to_what_a_plain_evaluation_comes_to(plan):
         expected = oracle.value_of(plan)
         found = built(plan, tasks).apply(throw=False)
         try:
-            value = None if found is None else flat(found.get())
+            value = None if found is None else found.get()
         except Exception:
             value = Failed()
         states = {key: app.AsyncResult(key).state for key in oracle.states}

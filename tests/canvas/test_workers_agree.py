@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 from hypothesis import HealthCheck, Phase, given, settings
 from tests.canvas.generator import canvases
-from tests.canvas.plans import CallsInFile, Failed, Namer, Oracle, built, flat, tasks_of
+from tests.canvas.plans import CallsInFile, Failed, Namer, Oracle, built, tasks_of
 from tests.processes import Running, wait_for
 from tests.rabbitmq import delete_queues
 
@@ -77,7 +77,7 @@ class World:
 
     def value_of(self, found):
         try:
-            return None if found is None else flat(found.get(timeout=PATIENCE))
+            return None if found is None else found.get(timeout=PATIENCE)
         except ValueError:
             return Failed()
         except Exception as exc:

@@ -222,3 +222,8 @@ def count_parts(sig: Any) -> int:
     if kind == "chord":
         return 0 if sig.body is None else count_parts(sig.body)
     return 1
+
+
+def gives_value(sig: Any) -> bool:
+    """Whether a member of a header, which is no group, has a place in the list of its values: there is a task, or a chord, in it."""
+    return sig.subtask_type != "chain" or any(map(gives_value, sig.tasks))

@@ -1,6 +1,9 @@
 """From a canvas to the nodes and joins of a flow, and the tasks that start it.
 
 The canvas is compiled from its end: what is behind a task is known when the task is looked at.
+
+The list of a join is what `get()` of its header gives: a member has one place in it, and one that ends with a group has a list there,
+from a join of its own.
 """
 
 from __future__ import annotations
@@ -12,7 +15,8 @@ from typing import Any, NamedTuple
 
 import msgspec
 
-from umbel.canvas.chords import HEADER_ID, NO_BODY
+from umbel.canvas.chords import HEADER_ID, NO_BODY, gives_value
+from umbel.canvas.fresh import fresh_id
 from umbel.canvas.groups import members
 from umbel.canvas.mistakes import refuse_queue
 from umbel.canvas.options import LINKS, maybe_list
@@ -124,6 +128,8 @@ class Compiler:
     def _build(self, sig: Any, behind: Behind) -> list[Node]:
         """Return the tasks that *sig* starts with, as nodes that have no number yet."""
         kind = sig.subtask_type
+        if kind in {"chain", "chord"} and isinstance(behind, _Parts):
+            behind = behind.follow() if gives_value(sig) else NOTHING
         if kind == "chain":
             return self._chain(sig, behind)
         if kind == "group":
@@ -174,6 +180,8 @@ class Compiler:
         parts = _Parts(self._number())
         entries = [entry for member in header for entry in self._build(member, parts)]
         if not parts.size:
+            if behind.parts:
+                return [_empty_list(behind)]
             return [_given_nothing(entry) for entry in body or [self.nodes[step] for step in behind.steps]]
         follow = self._steps(body) if body else behind
         to_group = to_group or len(follow.steps) > 1
@@ -189,6 +197,12 @@ def _given_nothing(entry: Node) -> Node:
     if signature["immutable"]:
         return entry
     return Node(id=entry.id, signature={**signature, "args": [[], *signature["args"]], "immutable": True}, follow=entry.follow)
+
+
+def _empty_list(behind: Follow) -> Node:
+    """Return a task that gives an empty list: what a group without members does in a header, as the body of a chord there."""
+    signature = {"task": "celery.accumulate", "args": [[]], "kwargs": {"index": 0}, "options": {}, "immutable": True}
+    return Node(id=fresh_id(), signature=signature, follow=behind)
 
 
 def _once(errbacks: Iterable[dict[str, Any]]) -> tuple[dict[str, Any], ...]:

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 from umbel import publish, states
 from umbel.backend import Arrival
-from umbel.canvas.chords import HEADER_ID, count_parts
+from umbel.canvas.chords import HEADER_ID, gives_value
 from umbel.canvas.compile import Compiler, Start
 from umbel.canvas.fresh import flow_beside, fresh_id
 from umbel.canvas.groups import members
@@ -154,7 +154,7 @@ class _Sending:
         for member in batch:
             if (result := member.freeze(None, self.group, None, None, None, next(self._places))) is not None:  # None: an empty chain
                 self.results.append(result)
-        by = sum(map(count_parts, batch))
+        by = sum(map(gives_value, batch))
         position = self._grown(by)
         drafts = drafts_of(self.app, self._compiler.parts(batch, self._join, position))
         begin(self.app, self._compiler)

@@ -212,8 +212,8 @@ class Follower:
         return [(ending, after_join(join.follow, ending))]
 
     def _behind(self, over: Over, document: bytes, join: Join) -> bytes:
-        """Return the failure of what is behind a join that failed: a ChordError; the members of a group get the same exception."""
-        if join.to_group:
+        """Return the failure of what is behind a join that failed: a ChordError; members of a group, and joins, get the same exception."""
+        if join.to_group or not join.follow.steps:
             return document
         exc = ChordError(f"Dependency {over.failed} raised {saferepr(self._failure(document)[0], LONGEST)}")
         return self._documents.write_surely(Context(id=over.failed), states.FAILURE, exc)

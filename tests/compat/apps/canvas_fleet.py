@@ -141,13 +141,15 @@ def run(path, patience, told_what=False):
             results.append(exc)
     end = time.monotonic() + patience
     shapes = {}
-    while len(shapes) < len(results) and time.monotonic() < end:
+    while True:
         for number, result in enumerate(results):
             if number not in shapes:
                 found = {"raised": repr(result)} if isinstance(result, Exception) else shape(result, told_what)
                 if "raised" in (found or {}) or ended(found):
                     shapes[number] = found
                     end = time.monotonic() + patience
+        if len(shapes) == len(results) or time.monotonic() > end:
+            break
         add.delay(1, 1).get(timeout=60)
     for _ in range(3):
         add.delay(1, 1).get(timeout=60)
