@@ -1,4 +1,4 @@
-"""Draws benchmarks/results/<benchmark>.svg from the JSON beside it, for drain, publish and latency. What was not measured is not drawn.
+"""Draws benchmarks/results/<benchmark>.svg from the JSON beside it, for drain, publish, latency and beat. What is not there is not drawn.
 
 A row is one queue: a dot at the median, a line over all rounds from the smallest to the largest, and the figure. The axes are
 logarithmic. umbel is blue; floors, which are no queues, are hollow; all others are grey: that can be told apart without colours, too.
@@ -190,8 +190,38 @@ def latency(result):
     )
 
 
+def beat(result):
+    """What schedulers with many entries send, how soon an edit counts, what an idle one costs."""
+    cases = result["cases"]
+
+    def rows(key, said, reverse=False):
+        found = []
+        for name, line in cases.items():
+            if (value := line.get(key)) is not None:
+                names = ("p50", "p50", "p99") if "p50" in value else ("median", "min", "max")
+                middle, low, high = (max(value[each], 0.1) for each in names)
+                found.append(Row(name=name, value=middle, low=low, high=high, said=said(value, line)))
+        return sorted(found, key=lambda row: row.value, reverse=reverse)
+
+    panels = [
+        (
+            "Sent per second",
+            rows("sent_per_second", lambda each, line: f"{each['median']:,.0f}/s of {line['due_per_second']['median']:,.0f}", True),
+        ),
+        ("An edit counts after so many ms", rows("edit_ms", lambda each, _: f"{each['p50']:,.0f} ms, p99 {each['p99']:,.0f}")),
+        ("% of a core while nothing is due", rows("idle_cpu_percent", lambda each, _: f"{each['median']:.1f} %")),
+    ]
+    return drawing(
+        f"Schedulers with {result['count']:,} entries",
+        "One process each; of the first a larger figure is better, of the others a smaller.",
+        panels,
+        "",
+        foot(result, "Dot: median; line: all rounds, of edits to the 99th percentile. Celery's beat cannot be edited."),
+    )
+
+
 def main():
-    for draw in (drain, publish, latency):
+    for draw in (drain, publish, latency, beat):
         path = RESULTS / f"{draw.__name__}.json"
         if path.exists():
             path.with_suffix(".svg").write_text(draw(json.loads(path.read_text())))

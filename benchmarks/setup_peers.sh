@@ -1,6 +1,7 @@
 #!/bin/sh
 # Makes the environments of the other task queues under .cache/bench-peers (umbel's own environment stays as it is):
 #   main   all of them that live together; with the Python of .venv, so that both sides run on the same interpreter
+#   beat   the schedulers of Celery: django-celery-beat wants a Django that other things may not
 #   arq    wants an older Redis client than the others
 #   ardiq  wants Python >= 3.12; its figures are those of that Python
 #   procrastinate  works on Postgres, and shares nothing with the others
@@ -39,6 +40,9 @@ command -v "$python" >/dev/null || python=python3
 # Celery comes first: without it there is nothing to measure against.
 for package in "celery[redis]~=5.7.0" "redis[hiredis]" "dramatiq[redis]" huey rq saq taskiq taskiq-redis streaq; do
     install main "$python" "$package"
+done
+for package in "celery[redis]~=5.7.0" django-celery-beat celery-redbeat; do
+    install beat "$python" "$package"
 done
 install arq "$python" arq
 for package in "psycopg[binary]" procrastinate; do

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
 __all__ = ["Forms", "fill", "marked"]
 
-MOST: Final = 1000  # forms
+MOST: Final = 10_000  # forms
 SAME: Final = frozenset({"queue", "exchange", "routing_key", "priority", "ignore_result", "time_limit", "soft_time_limit"})
 
 
