@@ -29,7 +29,9 @@ class Ran(NamedTuple):
 
 
 def ran(ledger):
-    return [Ran(int(words[1]), words[2], float(words[3])) for line in ledger.lines() if (words := line.split())[0] == "at"]
+    """What has been said whole: of a line that is being written, or whose writer was killed, there may be a part."""
+    said = [line.split() for line in ledger.lines()]
+    return [Ran(int(words[1]), words[2], float(words[3])) for words in said if len(words) == 4 and words[0] == "at"]
 
 
 def holds(ledger, **places):

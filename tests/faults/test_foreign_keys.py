@@ -77,16 +77,18 @@ def test_a_retry_that_finds_no_list_to_go_to_leaves_its_message_claimed(broker, 
 def test_a_retry_that_cannot_be_carried_out_holds_up_no_other_task_and_is_carried_out_when_it_can(direct, private_redis):
     with contextlib.closing(Redis(port=private_redis.port)) as client, direct.worker("-c", "1", "-Q", "celery,elsewhere") as worker:
         client.set("elsewhere", "not a list")
+        since = time.monotonic()
         direct.send("retries_to.delay(1, 'elsewhere')\nfor n in range(2, 40): work.delay(n)")
         wait_for(lambda: direct.numbers() == set(range(2, 40)), 30, worker.tail)
         direct.send("for n in range(40, 60): work.delay(n)")
         wait_for(lambda: direct.numbers() == set(range(2, 60)), 30, worker.tail)
         client.delete("elsewhere")
         wait_for(lambda: direct.numbers() == set(range(1, 60)), 30, worker.tail)
+        seconds = time.monotonic() - since
         worker.send(signal.SIGTERM)
         assert worker.exit_code(20) == 0, worker.tail()
     assert sorted(line for line in direct.lines() if line.isdigit()) == sorted(map(str, range(1, 60)))
-    assert worker.log().count("Connection to broker lost") <= 6, worker.tail()  # and not each half second
+    assert worker.log().count("Connection to broker lost") <= 4 + seconds, worker.tail()  # and not each half second
     assert direct.depth() == "QueueDepth(ready=0, delayed=0, claimed=0, parked=0, dead=0)"
 
 
@@ -127,8 +129,8 @@ def test_what_cannot_be_put_away_stays_claimed_and_leaves_nothing_behind(broker,
 
 
 def test_what_is_due_and_finds_no_list_is_promoted_once_when_it_can_be(broker, client):
-    item, ready = low(broker, due=time.time() + 0.05)
-    broker.publish([item, Item(raw=b'{"high": 1}', queue="celery", id=uuid(), due=time.time() + 0.05)])
+    item, ready = low(broker, due=time.time() + 1)
+    broker.publish([item, Item(raw=b'{"high": 1}', queue="celery", id=uuid(), due=time.time() + 1)])
     client.set(ready, "not a list")
     wait_for(lambda: moved(broker), 5)
     for _ in range(3):

@@ -1,5 +1,6 @@
 """Several workers under one supervisor: replaced when they die, rolled on SIGHUP, gone when they should be."""
 
+import contextlib
 import os
 import re
 import select
@@ -55,15 +56,19 @@ def version(faults, text):
 
 def versions(faults, count):
     """The versions of the workers that run so many tasks now."""
-    before = len(faults.lines())
+
+    def said():
+        return [line for line in faults.lines() if line.startswith("version ")]
+
+    before = len(said())
     faults.send(f"for n in range({count}): app.send_task('supervised_app.tells_version', (n,))")  # by name: it may not be importable
-    return wait_for(lambda: lines if len(lines := faults.lines()[before:]) >= count else None, 20, faults.logs)
+    return wait_for(lambda: lines if len(lines := said()[before:]) >= count else None, 20, faults.logs)
 
 
 def test_a_worker_that_is_killed_is_replaced_under_its_name_and_its_task_runs_again(faults):
     with supervisor(faults) as running:
         nodes = dict(waits_for_ready(running, 2))
-        faults.send("begins_and_tells.delay(1, 1.0)")
+        faults.send("begins_and_tells.delay(1, 3.0)")
         began = wait_for(lambda: [line for line in faults.lines() if line.startswith("begins 1")], 20, faults.logs)
         victim = next(pid for pid in nodes.values() if int(began[0].split()[-1]) in children_of(pid))
         os.kill(victim, signal.SIGKILL)
@@ -217,7 +222,8 @@ def test_a_worker_that_is_told_to_stop_by_its_supervisor_and_by_another_finishes
         running.send(signal.SIGTERM)
         goes_by(0.5)  # longer than what is taken for an echo
         for pid in nodes.values():
-            os.kill(pid, signal.SIGTERM)  # as a systemd that tells all processes of the service
+            with contextlib.suppress(ProcessLookupError):  # on a busy machine it has finished by now
+                os.kill(pid, signal.SIGTERM)  # as a systemd that tells all processes of the service
         assert running.exit_code(20) == 0, running.tail()
     assert on_file.numbers() == {0, 1}
 

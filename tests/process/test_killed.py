@@ -121,7 +121,7 @@ def test_what_succeeded_is_counted_once_each_though_workers_are_killed_in_a_loop
     succeeded = counts.pop("work SUCCESS")
     # RabbitMQ moves no message in one step: of one whose start was being marked there may be two. And its counts are in another store: what
     # was acknowledged just before a worker was killed is not counted.
-    assert succeeded == MANY or ("amqp" in ledger.env["LEDGER_BROKER"] and abs(succeeded - MANY) < MANY * 0.05)
+    assert succeeded == MANY or ("amqp" in ledger.env["LEDGER_BROKER"] and abs(succeeded - MANY) < MANY * 0.1)
     # RabbitMQ knows no starts; what a dead node had is counted from its next start on, and that one may have been its last.
     assert counts.pop("work LOST", 0) > 0 or "amqp" in ledger.env["LEDGER_BROKER"]
     assert not counts
