@@ -49,7 +49,7 @@ def finish(ledger, count, *options):
 def test_a_thousand_tasks_all_run_though_workers_are_killed_in_a_loop(ledger, pool):
     ledger.script(SEND.format(n=TASKS))
     chance = random.Random(7)
-    for done in range(100, TASKS, 180):
+    for done in range(100, TASKS, 300):
         with ledger.worker("-P", pool, "-c", "2") as worker:
             wait_for(lambda done=done: len(ledger.numbers()) >= done, 40, ledger.logs)
             # The parent, the zygote, a child or the keeper: whichever chance says; then the whole node.
@@ -111,7 +111,7 @@ def counted(ledger):
 @pytest.mark.timeout(400)
 def test_what_succeeded_is_counted_once_each_though_workers_are_killed_in_a_loop(ledger):
     ledger.script(SEND.format(n=MANY).replace("0.002", "0.0"))
-    for done in range(200, MANY, 400):
+    for done in range(200, MANY, 700):
         with ledger.worker("-c", "2") as worker:
             wait_for(lambda done=done: len(ledger.numbers()) >= done, 40, ledger.logs)
             os.killpg(worker.pid, signal.SIGKILL)
