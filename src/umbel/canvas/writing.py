@@ -15,6 +15,7 @@ from umbel import publish
 from umbel.canvas.chords import HEADER_ID, count_parts
 from umbel.canvas.compile import Compiler, plain
 from umbel.canvas.fresh import derived_id
+from umbel.canvas.groups import group as group_of
 from umbel.canvas.launch import OwnCall, launch_options, routed
 from umbel.canvas.options import LINKS, maybe_list
 from umbel.canvas.signatures import as_signature
@@ -22,6 +23,7 @@ from umbel.canvas.spread import spread
 from umbel.flow import Node, Place
 from umbel.moments import seconds
 from umbel.once import refuse_key
+from umbel.result import GroupResult
 from umbel.wire.saferepr import saferepr
 
 if TYPE_CHECKING:
@@ -54,6 +56,8 @@ def _travelling(sig: dict[str, Any], headers: frozenset[str]) -> dict[str, Any]:
     if options.get("group_id") in headers:
         options = {key: value for key, value in options.items() if key not in {"group_id", "group_index"}}
     kind = sig["subtask_type"]
+    if kind == "group" and headers:  # the end of a member: what starts the chord gives its members the id of the header
+        headers |= {options.get("task_id", "")}
     if kind in {"chain", "group"}:
         kwargs["tasks"] = [_travelling(plain(each), headers) for each in kwargs["tasks"]]
     elif kind == "chord":
@@ -87,7 +91,8 @@ def become_parts(sig: Any, body: Mapping[str, Any], group: str, place: Callable[
     ids = []
     for end in ends(sig):
         if end.subtask_type == "group":
-            end.options["task_id"] = group  # Celery's workers give the members of a group its id as that of their chord
+            # With an id of its own: who sends a group of Celery's says for that id how many members it has.
+            end.options.update(chord=body, group_id=group)
         else:
             end.options.update(chord=body, group_id=group, group_index=place())
             ids.append(end.options["task_id"])
@@ -152,10 +157,13 @@ class Writer:
     ) -> None:
         self.calls: list[Call] = []
         self.chords: dict[str, int] = {}  # how many parts, by the id of the header's group
+        self.headers: list[GroupResult[Any]] = []  # of which a member ends with a group: what its values are nested by
         self._app, self._says, self._place = app, says, place
 
     def open_chords(self) -> None:
-        """Say how many parts the chords have: before they can end."""
+        """Say how many parts the chords have, and how their values are nested: before they can end."""
+        for header in self.headers if self._app.backend.counts_celery_chords else ():
+            header.save()
         for group, size in self.chords.items():
             self._app.backend.open_celery_chord(group, size, expires=seconds(self._app.conf.umbel_flow_expires))
 
@@ -188,6 +196,9 @@ class Writer:
             self._members(sig, _body(body, rest), group)
 
     def _members(self, sig: Any, body: dict[str, Any], group: str) -> None:
+        results = group_of(list(sig.tasks), app=self._app).freeze(group)
+        if any(isinstance(each, GroupResult) for each in results.results):
+            self.headers.append(results)
         places = count()
         parts = [each for member in sig.tasks for each in become_parts(member, body, group, places.__next__)]
         for member in sig.tasks:

@@ -25,6 +25,7 @@ from umbel.execution.documents import Documents
 from umbel.execution.followup import Ending
 from umbel.flow import Place
 from umbel.publish import Draft
+from umbel.result import GroupResult
 from umbel.wire import failures
 from umbel.wire import message as wire
 from umbel.wire.jsontypes import dumps, loads
@@ -164,10 +165,19 @@ class EmbeddedFlows:
         parts = [loads(each) for each in found]
         failed = next((each for each in parts if each[2] in states.PROPAGATE_STATES), None)
         if failed is None:
-            self._start_body(ending, body, [each[3] for each in parts])
+            self._start_body(ending, body, self._values(group, parts))
         else:
             self._fail_header(ending, body, failed[1], failed[3])
         self._app.backend.celery_chord_sent(group, failed=failed is not None)
+
+    def _values(self, group: str, parts: Sequence[Sequence[Any]]) -> list[Any]:
+        """Return the values of *parts*, nested as the results of the header, which the sender has saved if one ends with a group."""
+        saved = GroupResult.restore(group, app=self._app)
+        if saved is None:
+            return [each[3] for each in parts]
+        values = {each[1]: each[3] for each in parts}
+        found: list[Any] = nested(saved, values)
+        return [*found, *values.values()]  # what was added later stands behind them
 
     def _fail_header(self, ending: Ending, body: Mapping[str, Any], failed: str, described: Any) -> None:
         exc = failures.rebuild(described)
@@ -212,3 +222,10 @@ def _firsts(sig: Mapping[str, Any], outer: Sequence[Any] = ()) -> Iterator[tuple
             yield from _firsts(member, errbacks)
     else:
         yield sig, errbacks
+
+
+def nested(result: Any, values: dict[str, Any]) -> Any:
+    """Return the value of a result, or the list of those of its members; each is taken out of *values*."""
+    if isinstance(result, GroupResult):
+        return [nested(each, values) for each in result.results]
+    return values.pop(result.id, None)
