@@ -19,12 +19,21 @@ REDIS, POSTGRES = (pytest.param(name, marks=mark) for name, mark in (("redis", p
 
 
 @pytest.fixture(params=["sqlite", REDIS, POSTGRES])
-def site(request, tmp_path):
-    if request.param == "sqlite":
-        made = Site(tmp_path, f"sqlite:///{tmp_path}/umbel.sqlite3")
-    elif request.param == "postgresql":
-        made = Site(tmp_path, request.getfixturevalue("postgres_database"))
-    else:
-        made = Site(tmp_path, request.getfixturevalue("redis_url"), request.getfixturevalue("redis_prefix"))
+def store(request, tmp_path):
+    """The URL of each kind of store in turn, and a prefix for its keys."""
+    return store_of(request, request.param, tmp_path)
+
+
+def store_of(request, kind, folder):
+    if kind == "sqlite":
+        return f"sqlite:///{folder}/umbel.sqlite3", ""
+    if kind == "postgresql":
+        return request.getfixturevalue("postgres_database"), ""
+    return request.getfixturevalue("redis_url"), request.getfixturevalue("redis_prefix")
+
+
+@pytest.fixture
+def site(store, tmp_path):
+    made = Site(tmp_path, *store)
     yield made
     made.app.close()

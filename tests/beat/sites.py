@@ -48,13 +48,13 @@ def new_clock(folder, seconds=0):
 class Site:
     """A project with one periodic task, and what was sent of it."""
 
-    def __init__(self, folder, url, prefix=""):
+    def __init__(self, folder, url, prefix="", app=APP):
         self.has_a_clock = not url.startswith("sqlite")  # a server's: a file has that of the host
         self.folder, self.prefix, self.programs, self.seen, self.seq = folder, prefix, 0, Counter(), 0
         self.ids = set()
         self.env = {**os.environ, "BEAT_BROKER": url, "BEAT_PREFIX": prefix, "PYTHONUNBUFFERED": "1", "C_FORCE_ROOT": "1"}
         self.env.pop("DJANGO_SETTINGS_MODULE", None)
-        (folder / "beat_app.py").write_text(APP)
+        (folder / "beat_app.py").write_text(app)
         self.app = Umbel("reader", broker=url, set_as_current=False)
         if prefix:
             self.app.conf.broker_transport_options = {"global_keyprefix": prefix}
