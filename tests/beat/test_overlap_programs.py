@@ -107,8 +107,9 @@ def times_sent(beat, name):
 ALL = [("skip", "once", "well"), ("queue", "all", "fail")]
 
 
+@pytest.mark.slow
 @pytest.mark.timeout(240)
-@pytest.mark.parametrize(("overlap", "misfire", "how"), [ALL[0], pytest.param(*ALL[1], marks=pytest.mark.slow)])
+@pytest.mark.parametrize(("overlap", "misfire", "how"), ALL)
 def test_an_entry_never_runs_beside_itself_though_its_worker_is_killed_in_the_middle(store, tmp_path, overlap, misfire, how):
     site = Holding(tmp_path, store, overlap=overlap, MISFIRE=misfire)
     with site.beat() as beat:
