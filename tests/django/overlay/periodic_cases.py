@@ -16,6 +16,7 @@ from django.core.exceptions import ValidationError
 from django.core.management import CommandError, call_command
 from django.db import connection, models, transaction
 from django.test import TestCase
+from django.test.utils import CaptureQueriesContext
 from mysite.celery import app
 
 from umbel.backend import Record
@@ -188,6 +189,12 @@ class Admin(TestCase):
         self.act("enable", task)
         task.refresh_from_db()
         assert task.since == datetime(2026, 1, 1, tzinfo=UTC)
+
+    def test_whether_it_was_off_is_asked_before_it_is_switched_on(self):  # MySQL assigns from left to right
+        with CaptureQueriesContext(connection) as queries:
+            PeriodicTask.objects.update(enabled=True)
+        [update] = [each["sql"] for each in queries if each["sql"].startswith("UPDATE")]
+        assert update.index('"since" = CASE') < update.index('"enabled" = ')
 
     def test_who_switched_which_is_in_the_history_of_each(self):
         one, other = made("one"), made("other", enabled=False)

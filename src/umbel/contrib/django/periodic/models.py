@@ -32,7 +32,8 @@ class PeriodicTaskQuerySet(models.QuerySet):  # type: ignore[misc]  # Django has
         """Update rows, and note which."""
         if kwargs.get("enabled") is True:
             off = models.When(enabled=False, then=models.Value(this_second()))
-            kwargs.setdefault("since", models.Case(off, default=models.F("since"), output_field=models.DateTimeField()))
+            since = models.Case(off, default=models.F("since"), output_field=models.DateTimeField())
+            kwargs = {"since": since, **kwargs}  # first: MySQL assigns in this order, and what follows sees what was assigned
         kwargs.setdefault("changed", timezone.now())
         touched = list(self.order_by().values_list("pk", flat=True)[: edits.MOST + 1])
         changed: int = super().update(**kwargs)
