@@ -2,7 +2,7 @@
 
 What is compared with is what umbel's workers alone make of it. What the canvases of `tests.canvas.generator` that are tried here come to
 with Celery alone, `test_workflows_beside_celery.py` compares. Where a step failed, a worker of Celery may leave a part of the rest
-unfinished, as it does alone.
+unfinished, and errbacks untold, as it does alone; but nobody is told who is not to be, and nearly all come to the same.
 """
 
 import json
@@ -41,14 +41,17 @@ def run_mixed(fleet, producer, plans, patience, workers=("celery", "celery", "um
 
 
 def differences(expected, found):
-    compared, different = 0, []
+    """Return what is not as it is with umbel's workers alone. *found* of canvases with a failure: what nobody was to be told."""
+    different, tried, same = [], 0, 0
     for number, ((plan, own, own_calls), (got, calls)) in enumerate(zip(expected, found, strict=True)):
-        if "unfinished" in (got or {}) and "FAILURE" in json.dumps(own):
-            continue
-        compared += 1
-        if alike(plan, own) != alike(plan, got) or once_each(own_calls) != once_each(calls):
-            different.append((number, plan, {"alone": own, "mixed": got}, own_calls - calls, calls - own_calls))
-    assert compared > len(found) * 0.8
+        told, to_tell = once_each(calls), once_each(own_calls)
+        equal = alike(plan, own) == alike(plan, got) and to_tell == told
+        if "FAILURE" in json.dumps(own):
+            tried, same = tried + 1, same + equal
+            equal = not told - to_tell
+        if not equal:
+            different.append((number, plan, {"alone": own, "mixed": got}, to_tell - told, told - to_tell))
+    assert same >= tried * 0.7, f"of {tried} canvases with a failure only {same} came to the same"
     return different
 
 

@@ -23,9 +23,11 @@ print(value(chord([flaky.s(1), add.s(2, 2)], chain(total.s(), add.s(1)))))
 print(value(chord([add.s(1, 1)], group(echo.s(), echo.s(2)))))
 print(value(chord([add.s(1, 1) | group(add.s(1), add.s(2)), add.s(3, 3)], echo.s())))
 print(value(chain(add.s(1, 1), group(add.s(1) | group(add.s(1), add.s(2)), add.s(3)), echo.s())))
+print(value(chord([chord([add.s(1, 1), add.s(2, 2)], group(echo.s(), echo.s(2))), add.s(3, 3)], echo.s())))
 """
 EXPECTED = ["15", "[0, 2, 4, 6]", "8", "11", "12", "12", "12", "4", "6", "[[[[2]], {}], [[[2], 2], {}]]"]
 EXPECTED += ["[[[[3, 4], 6]], {}]", "[[[[4, 5], 5]], {}]"]  # of members that end with a group
+EXPECTED += ["[[[[[[[2, 4]], {}], [[[2, 4], 2], {}]], 6]], {}]"]
 
 FOLLOWED = """
 from {library} import chain, chord, group

@@ -16,7 +16,7 @@ from umbel.canvas.fresh import derived, flow_beside
 from umbel.canvas.launch import call_of
 from umbel.canvas.signatures import Signature, as_signature
 from umbel.canvas.spread import spread
-from umbel.canvas.writing import Call, Writer, ends, refuse_joins
+from umbel.canvas.writing import Call, Writer, freeze_parts, refuse_joins
 from umbel.flow import Place
 from umbel.ids import uuid
 
@@ -24,8 +24,6 @@ if TYPE_CHECKING:
     from umbel.app import Umbel
 
 __all__ = ["Following", "after_success", "embeds", "goes_on_as_it_came", "ids_in"]
-
-OF_PARTS = ("group_id", "group_index")
 
 
 def embeds(app: Umbel) -> bool:
@@ -78,12 +76,9 @@ def after_success(app: Umbel, embed: Mapping[str, Any], value: Any, parent: Mapp
 
 def _expand(app: Umbel, sig: Signature[Any], value: Any, found: Following, parent: Mapping[str, Any]) -> None:
     spread(sig, (value,))
-    parts = [(end, {name: end.options[name] for name in OF_PARTS if name in end.options}) for end in ends(sig) if end.options.get("chord")]
-    result = sig.freeze()
+    result = freeze_parts(sig)
     if result is None:
         return
-    for end, own in parts:  # of a chord of which the sender counts the parts: a group that they are in too gives them no other place
-        end.options.update(own)
     if goes_on_as_it_came(app):
         refuse_joins(app, sig)
         found.written.add(sig)

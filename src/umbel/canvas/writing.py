@@ -29,10 +29,11 @@ from umbel.wire.saferepr import saferepr
 if TYPE_CHECKING:
     from umbel.app import Umbel
 
-__all__ = ["Call", "Writer", "as_task", "become_parts", "call_of_step", "ends", "refuse_joins", "travelling"]
+__all__ = ["Call", "Writer", "as_task", "become_parts", "call_of_step", "ends", "freeze_parts", "refuse_joins", "travelling"]
 
 Call = publish.Draft | OwnCall
 UNLOCK = "celery.chord_unlock"  # `builtins` has the task, and needs this module
+OF_PARTS = ("group_id", "group_index")
 SHOWN = 200  # characters of a canvas in the text of an error
 JOINS_NEED = (
     "A part of {what} waits for several tasks (a chord, or what follows a group), and the result backend here keeps no workflows. Set "
@@ -99,6 +100,18 @@ def become_parts(sig: Any, body: Mapping[str, Any], group: str, place: Callable[
     return ids
 
 
+def freeze_parts(sig: Any) -> Any:
+    """Freeze what may end with parts of a chord, and return its result.
+
+    Who has counted the parts has given them their places: a group that they are in, too, gives them no other.
+    """
+    parts = [(end, {name: end.options[name] for name in OF_PARTS if name in end.options}) for end in ends(sig) if end.options.get("chord")]
+    result = sig.freeze()
+    for end, own in parts:
+        end.options.update(own)
+    return result
+
+
 def _and_then(body: Any, rest: Sequence[dict[str, Any]]) -> Any:
     """Return the body of a chord with the steps that follow the chord, which stand in reverse."""
     for step in reversed(rest):
@@ -115,7 +128,7 @@ def _body(body: Any, rest: Sequence[dict[str, Any]]) -> dict[str, Any]:
     first, *later = body.tasks if body.subtask_type == "chain" else [body]
     if first.subtask_type is not None:
         body = _and_then(body, rest)
-        body.freeze()
+        freeze_parts(body)
         return travelling(body)
     made = travelling(first)
     behind = [*rest, *[travelling(each) for each in reversed(later)]]
