@@ -33,6 +33,24 @@ def run(url, statement):
         return cursor.fetchall() if cursor.description else []
 
 
+def begin_publishing(count, *where):
+    """Processes that publish their first message at the same time."""
+    command = [sys.executable, "-c", PUBLISH, *where]
+    started = [
+        subprocess.Popen([*command, f"m{n}"], stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
+        for n in range(count)
+    ]
+    for process in started:
+        process.stdin.write("now\n")
+        process.stdin.flush()
+    return started
+
+
+def end_well(started):
+    said = [process.communicate(timeout=60)[0] for process in started]
+    assert [process.returncode for process in started] == [0] * len(started), "\n".join(said)
+
+
 def runner(connection):
     def execute(statement, params=None):
         cursor = connection.execute(statement, params)
@@ -62,36 +80,19 @@ def other(url, schema, **options):
 
 
 def test_many_processes_that_start_at_once_make_the_tables_once(postgres_url, postgres_schema):
-    command = [sys.executable, "-c", PUBLISH, postgres_url, postgres_schema]
-    started = [
-        subprocess.Popen([*command, f"m{n}"], stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
-        for n in range(12)
-    ]
-    for process in started:
-        process.stdin.write("now\n")
-        process.stdin.flush()
-    said = [process.communicate(timeout=60)[0] for process in started]
-    assert [process.returncode for process in started] == [0] * 12, "\n".join(said)
+    end_well(begin_publishing(12, postgres_url, postgres_schema))
     assert run(postgres_url, f"SELECT count(*) FROM {postgres_schema}.ready") == [(12,)]
     names = run(postgres_url, f"SELECT name FROM {postgres_schema}.migrations ORDER BY number")
     assert names == [(each.name,) for each in migrations()]
 
 
 def test_the_time_that_making_the_tables_takes_is_not_taken_from_the_first_calls(postgres_url, postgres_schema):
-    command = [sys.executable, "-c", PUBLISH, postgres_url, postgres_schema]
     with psycopg.connect(postgres_url) as another:
         another.execute("SELECT pg_advisory_xact_lock(%s)", (LOCK,))
-        started = [
-            subprocess.Popen([*command, f"m{n}"], stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
-            for n in range(8)
-        ]
-        for process in started:
-            process.stdin.write("now\n")
-            process.stdin.flush()
+        started = begin_publishing(8, postgres_url, postgres_schema)
         until_waits(another, 8)
         time.sleep(2.5)  # all of the time that a call has
-    said = [process.communicate(timeout=60)[0] for process in started]
-    assert [process.returncode for process in started] == [0] * 8, "\n".join(said)
+    end_well(started)
 
 
 def test_those_who_waited_for_another_to_make_the_tables_see_them(postgres_url, postgres_schema):
